@@ -1,0 +1,25 @@
+//! Compiles the contract in `proto/` with protox, so that nobody needs protoc, and keeps the descriptors
+//! for server reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+    let descriptors = protox::compile(
+        ["rowgate/v1/export.proto", "rowgate/v1/admin.proto"],
+        ["proto"],
+    )?;
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(
+        out_dir.join("rowgate_descriptor.bin"),
+        descriptors.encode_to_vec(),
+    )?;
+    tonic_prost_build::configure()
+        .build_server(true)
+        .build_client(true)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Rowgate exports large query results: as files, and as streams of rows.
+
+pub mod export;
+pub mod format;
+pub mod queue;
+pub mod rpc;
+pub mod source;
+pub mod transform;

@@ -1,0 +1,3 @@
+//! The gRPC edge: handlers, conversion between the contract and the domain, errors to statuses.
+
+pub mod pb;

@@ -1,0 +1,3 @@
+//! Resolves the names of a request against `[sources]`.
+pub struct Catalog;
+pub struct Resolved;
