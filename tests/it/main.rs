@@ -1,1 +1,4 @@
+//! The one integration binary. Run it with `make test`, or `tests/with-servers cargo nextest run`.
 
+mod harness;
+mod support;
