@@ -29,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::export::{Code, Failure};
 
-pub use catalog::{Catalog, Resolved};
+pub use catalog::{Catalog, Fixed, Listed, Resolved};
 pub use config::{DefinitionOptions, ParamOptions, SourceOptions};
-pub use params::{ParamType, ParamValue};
+pub use params::{ParamType, ParamValue, ScalarType};
 
 /// Why a source could not do what it was asked. Adapters translate their driver's codes.
 #[derive(Debug, thiserror::Error)]

@@ -1,3 +1,329 @@
-//! Resolves the names of a request against `[sources]`.
-pub struct Catalog;
-pub struct Resolved;
+//! Resolves the names of a request against `[sources]`: which database, which query, with which typed parameters.
+//!
+//! Owns the policy of what may be read: definitions, the allow-list of tables, SQL where it is allowed. Refuses to
+//! know how a query runs. Everything that can be wrong with the configuration is found by [`Catalog::new`], before a
+//! client meets it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+
+use super::{
+    DefinitionOptions, Error, Param, Query, QueryText, Source, SourceOptions, SqlOrigin,
+    params::{self, ParamValue},
+    placeholders::{self, Dialect},
+    postgres::PostgresSource,
+    table,
+};
+use crate::export::{Code, Column, ExportSpec, Failure, ReadFrom, Violation};
+
+/// Every source of the configuration, by name. No connection is made before a source is used.
+pub struct Catalog {
+    sources: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    options: Arc<SourceOptions>,
+    source: Arc<dyn Source>,
+    dialect: Dialect,
+    /// Asked once; a failure is not kept.
+    default_schema: OnceCell<Option<String>>,
+}
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct Invalid {
+    /// As `sources.shop.url`.
+    pub key: String,
+    pub message: String,
+}
+
+/// A source as `ListSources` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    pub name: &'a str,
+    /// `postgres`, `mysql` or `sqlite`.
+    pub kind: &'static str,
+    pub options: &'a SourceOptions,
+}
+
+/// What a request means here and now.
+#[derive(Clone)]
+pub struct Resolved {
+    pub name: String,
+    pub source: Arc<dyn Source>,
+    pub query: Query,
+    /// With a definition: what it fixes.
+    pub fixed: Option<Fixed>,
+    pub options: Arc<SourceOptions>,
+}
+
+/// Columns and filter of a definition; they run before the caller's.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Fixed {
+    pub definition: String,
+    pub columns: Vec<Column>,
+    pub filter: Option<String>,
+}
+
+impl Catalog {
+    /// # Errors
+    /// A bad URL or scheme, an SQL text of a definition that can't be taken apart, parameters that are used but not
+    /// declared or declared but not used, a default of the wrong type.
+    pub fn new(options: BTreeMap<String, SourceOptions>) -> Result<Self, Invalid> {
+        let mut sources = BTreeMap::new();
+        for (name, options) in options {
+            let (source, dialect) = open(&name, &options)?;
+            for (definition, of) in &options.definitions {
+                check_definition(
+                    &format!("sources.{name}.definitions.{definition}"),
+                    of,
+                    dialect,
+                )?;
+            }
+            let entry = Entry {
+                options: Arc::new(options),
+                source,
+                dialect,
+                default_schema: OnceCell::new(),
+            };
+            sources.insert(name, entry);
+        }
+        Ok(Self { sources })
+    }
+
+    /// In the order of names.
+    pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.sources.iter().map(|(name, entry)| Listed {
+            name,
+            kind: entry.source.kind(),
+            options: &entry.options,
+        })
+    }
+
+    /// Touches the database only to learn a default schema, once, where an unqualified table name needs it.
+    ///
+    /// # Errors
+    /// NOT_FOUND, PERMISSION_DENIED / TABLE_NOT_ALLOWED or SQL_NOT_ALLOWED, INVALID_ARGUMENT naming the field,
+    /// SQL_REJECTED, UNAVAILABLE.
+    pub async fn resolve(&self, spec: &ExportSpec) -> Result<Resolved, Failure> {
+        let entry = self.sources.get(&spec.source).ok_or_else(|| {
+            let message = format!("there is no source {:?}", spec.source);
+            Failure::new(Code::NotFound, "SOURCE_NOT_FOUND", message)
+        })?;
+        let (query, fixed) = match &spec.from {
+            ReadFrom::Definition(name) => entry.definition(name, spec)?,
+            ReadFrom::Table(_) => (entry.table(spec).await?, None),
+            ReadFrom::Sql(sql) => (entry.sql(sql, spec)?, None),
+        };
+        Ok(Resolved {
+            name: spec.source.clone(),
+            source: Arc::clone(&entry.source),
+            query,
+            fixed,
+            options: Arc::clone(&entry.options),
+        })
+    }
+}
+
+impl Entry {
+    fn definition(&self, name: &str, spec: &ExportSpec) -> Result<(Query, Option<Fixed>), Failure> {
+        let definition = self.options.definitions.get(name).ok_or_else(|| {
+            let message = format!("the source {:?} has no definition {name:?}", spec.source);
+            Failure::new(Code::NotFound, "DEFINITION_NOT_FOUND", message)
+        })?;
+        let query = Query {
+            text: QueryText::Sql {
+                sql: definition.sql.clone(),
+                origin: SqlOrigin::Definition(name.to_owned()),
+            },
+            params: definition_params(definition, &spec.params)?,
+        };
+        let fixed = Fixed {
+            definition: name.to_owned(),
+            columns: definition.columns.clone(),
+            filter: definition.filter.clone(),
+        };
+        Ok((query, Some(fixed)))
+    }
+
+    async fn table(&self, spec: &ExportSpec) -> Result<Query, Failure> {
+        let ReadFrom::Table(read) = &spec.from else {
+            unreachable!("called for table reads");
+        };
+        let mut query = table::parse(read)?;
+        unknown_params(&spec.params, |_| false, "a table read takes no parameters")?;
+        let refused = || {
+            let message = format!("the table {:?} may not be read here", read.name);
+            Failure::new(Code::PermissionDenied, "TABLE_NOT_ALLOWED", message)
+        };
+        if self.options.allow_tables.is_empty() {
+            return Err(refused());
+        }
+        let default_schema = self
+            .default_schema
+            .get_or_try_init(|| self.source.default_schema())
+            .await
+            .map_err(Error::into_failure)?
+            .as_deref();
+        if !table::is_allowed(&self.options.allow_tables, default_schema, &query) {
+            return Err(refused());
+        }
+        // What was checked is what runs, whatever search path the session has.
+        query.schema = query.schema.or(default_schema.map(str::to_owned));
+        Ok(Query {
+            text: QueryText::Table(query),
+            params: Vec::new(),
+        })
+    }
+
+    fn sql(&self, sql: &str, spec: &ExportSpec) -> Result<Query, Failure> {
+        if !self.options.allow_sql {
+            let message = format!("the source {:?} takes no SQL", spec.source);
+            return Err(Failure::new(
+                Code::PermissionDenied,
+                "SQL_NOT_ALLOWED",
+                message,
+            ));
+        }
+        let rewritten = placeholders::rewrite(sql, self.dialect).map_err(Error::into_failure)?;
+        let used = rewritten.distinct_names();
+        unknown_params(
+            &spec.params,
+            |name| used.contains(&name),
+            "the SQL text has no such parameter",
+        )?;
+        let params = used.iter().map(|name| {
+            let value = spec.params.get(*name).ok_or_else(|| missing(name))?;
+            Ok(Param {
+                name: (*name).to_owned(),
+                value: params::untyped(name, value)?,
+            })
+        });
+        Ok(Query {
+            params: params.collect::<Result<_, Failure>>()?,
+            text: QueryText::Sql {
+                sql: sql.to_owned(),
+                origin: SqlOrigin::AdHoc,
+            },
+        })
+    }
+}
+
+impl Query {
+    /// SHA-256 of what is read, for the manifest: the SQL text with its placeholders, or the table read as SQL.
+    pub fn hash(&self) -> String {
+        let text = match &self.text {
+            QueryText::Sql { sql, .. } => sql.clone(),
+            QueryText::Table(query) => table::select(query, "*", Dialect::Postgres),
+        };
+        hex::encode(Sha256::digest(text))
+    }
+}
+
+/// Every name of the definition's SQL gets a value: the caller's, the default, or NULL.
+fn definition_params(
+    definition: &DefinitionOptions,
+    given: &BTreeMap<String, Value>,
+) -> Result<Vec<Param>, Failure> {
+    unknown_params(
+        given,
+        |name| definition.params.contains_key(name),
+        "the definition has no such parameter",
+    )?;
+    let params = definition.params.iter().map(|(name, options)| {
+        let sent = given.get(name).filter(|value| !value.is_null());
+        let value = match (sent, &options.default) {
+            (Some(value), _) => options.r#type.convert(name, value)?,
+            (None, _) if options.required => return Err(missing(name)),
+            (None, Some(value)) => options.r#type.convert(name, value)?,
+            (None, None) => ParamValue::Null(Some(options.r#type)),
+        };
+        Ok(Param {
+            name: name.clone(),
+            value,
+        })
+    });
+    params.collect()
+}
+
+fn missing(name: &str) -> Failure {
+    Failure::invalid_field(format!("spec.params.{name}"), "is required")
+}
+
+fn unknown_params(
+    given: &BTreeMap<String, Value>,
+    is_known: impl Fn(&str) -> bool,
+    description: &str,
+) -> Result<(), Failure> {
+    let unknown: Vec<_> = given
+        .keys()
+        .filter(|name| !is_known(name))
+        .map(|name| Violation {
+            field: format!("spec.params.{name}"),
+            description: description.to_owned(),
+        })
+        .collect();
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::invalid_fields(unknown))
+    }
+}
+
+fn check_definition(
+    key: &str,
+    definition: &DefinitionOptions,
+    dialect: Dialect,
+) -> Result<(), Invalid> {
+    let invalid = |key: String, message: String| Err(Invalid { key, message });
+    let rewritten = match placeholders::rewrite(&definition.sql, dialect) {
+        Ok(rewritten) => rewritten,
+        Err(error) => return invalid(format!("{key}.sql"), error.to_string()),
+    };
+    let used = rewritten.distinct_names();
+    if let Some(name) = used.iter().find(|n| !definition.params.contains_key(**n)) {
+        return invalid(
+            format!("{key}.params"),
+            format!("the SQL uses :{name}, which is not declared"),
+        );
+    }
+    for (name, options) in &definition.params {
+        let key = format!("{key}.params.{name}");
+        if !used.contains(&name.as_str()) {
+            return invalid(key, "the SQL does not use it".to_owned());
+        }
+        if let Some(default) = &options.default
+            && let Err(message) = options.r#type.value(default)
+        {
+            return invalid(format!("{key}.default"), message);
+        }
+    }
+    Ok(())
+}
+
+/// The scheme decides the database. Messages never repeat the URL: it may hold a password.
+fn open(name: &str, options: &SourceOptions) -> Result<(Arc<dyn Source>, Dialect), Invalid> {
+    let invalid = |message: String| Invalid {
+        key: format!("sources.{name}.url"),
+        message,
+    };
+    let url = options.url.expose_secret();
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "postgres" | "postgresql" => {
+            let source = PostgresSource::new(url).map_err(invalid)?;
+            Ok((Arc::new(source), Dialect::Postgres))
+        }
+        "mysql" | "mariadb" | "sqlite" => {
+            Err(invalid(format!("{scheme} sources are not there yet")))
+        }
+        _ => Err(invalid(
+            "must begin with postgres://, mysql:// or sqlite://".to_owned(),
+        )),
+    }
+}

@@ -1,1 +1,154 @@
+//! Table reads: names as clients write them, the allow-list, and the SELECT that comes of them.
+//!
+//! Names are exact and quoted here; nothing of a client's text reaches the SQL unquoted.
 
+use super::{Direction, OrderBy, TableQuery, placeholders::Dialect};
+use crate::export::{Failure, TableRead};
+
+/// A bound on what one ORDER BY may list; PostgreSQL's own is 1,664.
+const ORDER_BY_MAX: usize = 64;
+/// Longer than any of the databases allows.
+const NAME_BYTES_MAX: usize = 512;
+
+/// # Errors
+/// INVALID_ARGUMENT naming the field: an empty or overlong name, more than one dot, an order without a column.
+pub fn parse(read: &TableRead) -> Result<TableQuery, Failure> {
+    let field = "spec.table.name";
+    let (schema, table) = match read.name.split_once('.') {
+        Some((schema, table)) => (Some(schema), table),
+        None => (None, read.name.as_str()),
+    };
+    if table.contains('.') {
+        return Err(Failure::invalid_field(
+            field,
+            "must be `table` or `schema.table`",
+        ));
+    }
+    for part in schema.into_iter().chain([table]) {
+        check_name(field, part)?;
+    }
+    if read.order_by.len() > ORDER_BY_MAX {
+        return Err(Failure::invalid_field(
+            "spec.table.order_by",
+            format!("must list at most {ORDER_BY_MAX} columns"),
+        ));
+    }
+    let order_by = read.order_by.iter().enumerate();
+    Ok(TableQuery {
+        schema: schema.map(str::to_owned),
+        table: table.to_owned(),
+        order_by: order_by
+            .map(|(index, entry)| parse_order(index, entry))
+            .collect::<Result<_, _>>()?,
+        limit: read.limit,
+    })
+}
+
+/// `column`, `column asc` or `column desc`. A column whose own name ends in one of these words is followed by another.
+fn parse_order(index: usize, entry: &str) -> Result<OrderBy, Failure> {
+    let (column, direction) = match entry.rsplit_once(' ') {
+        Some((column, word)) if word.eq_ignore_ascii_case("asc") => (column, Direction::Ascending),
+        Some((column, word)) if word.eq_ignore_ascii_case("desc") => {
+            (column, Direction::Descending)
+        }
+        _ => (entry, Direction::Ascending),
+    };
+    let column = column.trim();
+    check_name(&format!("spec.table.order_by[{index}]"), column)?;
+    Ok(OrderBy {
+        column: column.to_owned(),
+        direction,
+    })
+}
+
+fn check_name(field: &str, name: &str) -> Result<(), Failure> {
+    let problem = if name.is_empty() {
+        "must not be empty"
+    } else if name.len() > NAME_BYTES_MAX {
+        "is too long for a name"
+    } else if name.contains('\0') {
+        "must not hold a NUL character"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::invalid_field(field, problem))
+}
+
+/// Whether the allow-list names the table. `*` stands for any text within one name and, alone, for every table. Where
+/// the database has schemas, a pattern without one means the default schema.
+pub fn is_allowed(patterns: &[String], default_schema: Option<&str>, query: &TableQuery) -> bool {
+    let schema = query.schema.as_deref().or(default_schema);
+    patterns.iter().any(|pattern| {
+        if pattern == "*" {
+            return true;
+        }
+        let (of_schema, of_table) = match pattern.split_once('.') {
+            Some((schema, table)) => (Some(schema), table),
+            None => (None, pattern.as_str()),
+        };
+        let schema_matches = match (of_schema, schema) {
+            (Some(pattern), Some(schema)) => glob(pattern, schema),
+            (None, schema) => schema == default_schema,
+            (Some(_), None) => false,
+        };
+        schema_matches && glob(of_table, &query.table)
+    })
+}
+
+/// `*` matches any text, also none. Everything else is itself.
+fn glob(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(head) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let tail = parts.pop().expect("splitting gives at least one part");
+    // The first place is the best place for everything but the tail.
+    for part in parts {
+        match text.find(part) {
+            Some(at) => text = &text[at + part.len()..],
+            None => return false,
+        }
+    }
+    text.ends_with(tail)
+}
+
+pub fn quote(name: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Postgres | Dialect::Sqlite => format!("\"{}\"", name.replace('"', "\"\"")),
+        Dialect::Mysql => format!("`{}`", name.replace('`', "``")),
+    }
+}
+
+/// The table's name with its schema, quoted.
+pub fn quoted_name(query: &TableQuery, dialect: Dialect) -> String {
+    match &query.schema {
+        Some(schema) => format!(
+            "{}.{}",
+            quote(schema, dialect),
+            quote(&query.table, dialect)
+        ),
+        None => quote(&query.table, dialect),
+    }
+}
+
+/// `select ITEMS from TABLE order by ... limit ...`; `items` is `*` or a list that the source has written.
+pub fn select(query: &TableQuery, items: &str, dialect: Dialect) -> String {
+    let mut sql = format!("select {items} from {}", quoted_name(query, dialect));
+    for (index, order) in query.order_by.iter().enumerate() {
+        sql.push_str(if index == 0 { " order by " } else { ", " });
+        sql.push_str(&quote(&order.column, dialect));
+        if order.direction == Direction::Descending {
+            sql.push_str(" desc");
+        }
+    }
+    if let Some(limit) = query.limit {
+        sql.push_str(&format!(" limit {limit}"));
+    }
+    sql
+}
+
+#[cfg(test)]
+mod tests;
