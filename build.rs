@@ -20,6 +20,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_server(true)
         .build_client(true)
+        // Payloads are shared with the stage that made them, not copied into a Vec.
+        .bytes(".")
+        // Sorted, so that the same answer has the same bytes.
+        .btree_map(".")
+        // Rendered in parallel as wire bytes; see src/rpc/pb/encoded_rows.rs.
+        .extern_path(
+            ".rowgate.v1.ValueRows",
+            "crate::rpc::pb::encoded_rows::EncodedRows",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,5 +4,6 @@ pub mod export;
 pub mod format;
 pub mod queue;
 pub mod rpc;
+pub mod service;
 pub mod source;
 pub mod transform;

@@ -1,6 +1,10 @@
-//! What tonic and prost generate from `proto/rowgate/v1`.
+//! What tonic and prost generate from `proto/rowgate/v1`, except `ValueRows`: see [`encoded_rows`].
 
 #![allow(clippy::all, clippy::pedantic)]
+
+pub mod encoded_rows;
+
+pub use encoded_rows::EncodedRows;
 
 tonic::include_proto!("rowgate.v1");
 

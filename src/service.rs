@@ -1,0 +1,3 @@
+//! The use cases behind the gRPC surface.
+
+pub mod tokens;
