@@ -1,0 +1,261 @@
+//! From a checked syntax tree to a physical expression: resolved, coerced, simplified by DataFusion.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion_common::{
+    DFSchema, DFSchemaRef, DataFusionError, Result as PlanResult, TableReference,
+    config::ConfigOptions, not_impl_err,
+};
+use datafusion_expr::{
+    AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
+    execution_props::ExecutionProps,
+    physical_planning_context::PhysicalPlanningContext,
+    planner::{ContextProvider, ExprPlanner, TypePlanner},
+    simplify::SimplifyContext,
+};
+use datafusion_functions::{core::planner::CoreFunctionPlanner, datetime::planner::DatetimeFunctionPlanner, unicode::planner::UnicodeFunctionPlanner};
+use datafusion_optimizer::simplify_expressions::ExprSimplifier;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion_sql::{
+    planner::{ParserOptions, PlannerContext, SqlToRel},
+    sqlparser::ast,
+};
+
+use super::{expression::Refusal, functions, names};
+
+pub(super) fn plan(
+    tree: ast::Expr,
+    _text: &str,
+    input: &SchemaRef,
+) -> Result<(Arc<dyn PhysicalExpr>, FieldRef), Refusal> {
+    let schema = planning_schema(input);
+    let expr = logical(tree, &schema).map_err(|error| Refusal::new(readable(&error)))?;
+    let expr = carried(expr, &schema)?;
+    physical(&expr, &schema, input).map_err(|error| Refusal::new(readable(&error)))
+}
+
+/// DataFusion knows columns by name: those whose name is used twice are left out, and [`super::parse`] refuses them.
+fn planning_schema(input: &SchemaRef) -> DFSchemaRef {
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for field in input.fields() {
+        *uses.entry(field.name()).or_default() += 1;
+    }
+    let unique: Vec<FieldRef> = input
+        .fields()
+        .iter()
+        .filter(|field| uses[field.name().as_str()] == 1)
+        .cloned()
+        .collect();
+    let schema = DFSchema::try_from(Schema::new(unique)).expect("names are unique");
+    Arc::new(schema)
+}
+
+fn logical(tree: ast::Expr, schema: &DFSchemaRef) -> PlanResult<Expr> {
+    let catalog = Catalog::new();
+    let options = ParserOptions::new()
+        .with_parse_float_as_decimal(true)
+        .with_enable_ident_normalization(false);
+    let planner = SqlToRel::new_with_options(&catalog, options);
+    let expr = planner.sql_to_expr(tree, schema, &mut PlannerContext::new())?;
+    let context = SimplifyContext::builder()
+        .with_schema(schema.clone())
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let expr = simplifier.coerce(expr, schema)?;
+    simplifier.simplify(expr)
+}
+
+/// With a cast to a type that every format knows, where its own is none.
+fn carried(expr: Expr, schema: &DFSchema) -> Result<Expr, Refusal> {
+    let own = expr
+        .get_type(schema)
+        .map_err(|error| Refusal::new(readable(&error)))?;
+    let target = carried_type(&own)?;
+    if target == own {
+        return Ok(expr);
+    }
+    expr.cast_to(&target, schema)
+        .map_err(|error| Refusal::new(readable(&error)))
+}
+
+fn carried_type(own: &DataType) -> Result<DataType, Refusal> {
+    Ok(match own {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
+        DataType::Dictionary(_, value) => carried_type(value)?,
+        DataType::Float16 => DataType::Float32,
+        DataType::Date64 => DataType::Date32,
+        DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::Null => {
+            return Err(Refusal::new(
+                "this is always NULL and has no type; write cast(null as text)",
+            ));
+        }
+        DataType::Interval(_) | DataType::Duration(_) => {
+            return Err(Refusal::new(
+                "an interval can't be a result; use extract(...), or to_unixtime(a) - to_unixtime(b) for seconds",
+            ));
+        }
+        DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::UInt8
+        | DataType::UInt16
+        | DataType::UInt32
+        | DataType::UInt64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Decimal128(..)
+        | DataType::Utf8
+        | DataType::Binary
+        | DataType::Date32 => own.clone(),
+        other => {
+            return Err(Refusal::new(format!(
+                "a value of type {} can't be a result; cast it",
+                names::data_type(other)
+            )));
+        }
+    })
+}
+
+fn physical(
+    expr: &Expr,
+    schema: &DFSchemaRef,
+    input: &SchemaRef,
+) -> PlanResult<(Arc<dyn PhysicalExpr>, FieldRef)> {
+    let physical = create_physical_expr(
+        expr,
+        schema,
+        &ExecutionProps::new(),
+        &PhysicalPlanningContext::default(),
+    )?;
+    // Planned against the unique names; batches have every column.
+    let physical = datafusion_physical_expr::utils::reassign_expr_columns(physical, input)?;
+    let data_type = physical.data_type(input)?;
+    let nullable = physical.nullable(input)?;
+    Ok((physical, Arc::new(Field::new("", data_type, nullable))))
+}
+
+/// What DataFusion says, without its own framing.
+pub(super) fn readable(error: &DataFusionError) -> String {
+    let root = error.find_root().strip_backtrace();
+    let mut text = root.as_str();
+    for prefix in [
+        "Error during planning: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "SQL error: ",
+        "Schema error: ",
+        "This feature is not implemented: ",
+        "Optimizer rule 'simplify_expressions' failed",
+    ] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text.lines().next().unwrap_or(text).trim().to_owned()
+}
+
+/// What the planner asks for: functions, and nothing else.
+struct Catalog {
+    options: ConfigOptions,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+impl Catalog {
+    fn new() -> Self {
+        Self {
+            options: ConfigOptions::default(),
+            planners: vec![
+                Arc::new(CoreFunctionPlanner::default()),
+                Arc::new(DatetimeFunctionPlanner),
+                Arc::new(UnicodeFunctionPlanner),
+            ],
+        }
+    }
+}
+
+impl ContextProvider for Catalog {
+    fn get_table_source(&self, name: TableReference) -> PlanResult<Arc<dyn TableSource>> {
+        not_impl_err!("there is no table {name} in expressions")
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        functions::find(name)
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
+        None
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        functions::names().map(str::to_owned).collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Types as `cast` and typed literals name them. DataFusion's own reading takes nanoseconds for times, which end in
+/// the year 2262.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> PlanResult<Option<FieldRef>> {
+        use ast::{DataType as Sql, TimezoneInfo};
+        let data_type = match sql_type {
+            Sql::Text | Sql::String(_) | Sql::Varchar(None) | Sql::CharacterVarying(None) => {
+                DataType::Utf8
+            }
+            Sql::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+                DataType::Timestamp(TimeUnit::Microsecond, None)
+            }
+            Sql::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {
+                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+            }
+            Sql::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+                DataType::Time64(TimeUnit::Microsecond)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Arc::new(Field::new("", data_type, true))))
+    }
+}
