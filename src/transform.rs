@@ -88,7 +88,12 @@ impl Transform {
         if next.stages.is_empty() {
             return self;
         }
-        let mut stages: Vec<Stage> = self.stages.iter().chain(next.stages.iter()).cloned().collect();
+        let mut stages: Vec<Stage> = self
+            .stages
+            .iter()
+            .chain(next.stages.iter())
+            .cloned()
+            .collect();
         // From the back: what a stage leaves out, the one before it need not compute.
         for later in (1..stages.len()).rev() {
             let used = stages[later].used_columns();

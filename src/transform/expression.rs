@@ -112,8 +112,7 @@ impl Expression {
                 let index = kept
                     .binary_search(&column.index())
                     .expect("columns that are used are kept");
-                let renumbered: Arc<dyn PhysicalExpr> =
-                    Arc::new(Column::new(column.name(), index));
+                let renumbered: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), index));
                 Ok(Transformed::yes(renumbered))
             })
             .data()

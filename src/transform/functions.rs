@@ -1,6 +1,9 @@
 //! Which functions expressions may call: an explicit list, all of them immutable and of bounded cost.
 
-use std::{collections::BTreeMap, sync::{Arc, LazyLock}};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use datafusion_expr::ScalarUDF;
 use datafusion_functions::{core, datetime, math, regex, string, unicode};
@@ -22,15 +25,45 @@ static AVAILABLE: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| 
 /// What a caller may try, and why it is not here.
 const REFUSED: [(&[&str], &str); 4] = [
     (
-        &["count", "sum", "avg", "min", "max", "string_agg", "array_agg", "stddev", "median", "bool_and", "bool_or"],
+        &[
+            "count",
+            "sum",
+            "avg",
+            "min",
+            "max",
+            "string_agg",
+            "array_agg",
+            "stddev",
+            "median",
+            "bool_and",
+            "bool_or",
+        ],
         "is an aggregate: an expression sees one row at a time; aggregate in the query",
     ),
     (
-        &["row_number", "rank", "dense_rank", "lag", "lead", "first_value", "last_value", "ntile"],
+        &[
+            "row_number",
+            "rank",
+            "dense_rank",
+            "lag",
+            "lead",
+            "first_value",
+            "last_value",
+            "ntile",
+        ],
         "is a window function: an expression sees one row at a time; use it in the query",
     ),
     (
-        &["now", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "today", "clock_timestamp"],
+        &[
+            "now",
+            "current_date",
+            "current_time",
+            "current_timestamp",
+            "localtime",
+            "localtimestamp",
+            "today",
+            "clock_timestamp",
+        ],
         "gives another value each time, so that a retried export would differ; write the moment as a literal",
     ),
     (

@@ -36,9 +36,7 @@ pub(super) fn parse(text: &str, input: &Schema) -> Result<Expr, Refusal> {
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
-        .map_err(|error| {
-            Refusal::new(error.message.clone()).at(position(text, error.location))
-        })?;
+        .map_err(|error| Refusal::new(error.message.clone()).at(position(text, error.location)))?;
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(DEPTH_MAX)
         .with_tokens_with_locations(tokens);
@@ -85,9 +83,7 @@ fn syntax_error(text: &str, error: ParserError) -> Refusal {
     };
     let location = place
         .split_once(", Column: ")
-        .and_then(|(line, column)| {
-            Some(Location::new(line.parse().ok()?, column.parse().ok()?))
-        })
+        .and_then(|(line, column)| Some(Location::new(line.parse().ok()?, column.parse().ok()?)))
         .unwrap_or(Location::new(1, 1));
     Refusal::new(format!("syntax error: {said}")).at(position(text, location))
 }
@@ -157,9 +153,11 @@ impl Check<'_> {
             Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => {
                 Err(Refusal::new("like any (...) is not available; use `or`"))
             }
-            Expr::Cast { format: Some(_), .. } => {
-                Err(Refusal::new("cast with a format is not available; use to_char or to_timestamp"))
-            }
+            Expr::Cast {
+                format: Some(_), ..
+            } => Err(Refusal::new(
+                "cast with a format is not available; use to_char or to_timestamp",
+            )),
             Expr::Nested(_)
             | Expr::IsNull(_)
             | Expr::IsNotNull(_)
@@ -190,9 +188,9 @@ impl Check<'_> {
             Expr::AtTimeZone { .. } => Err(Refusal::new(
                 "`at time zone` is not available; use at_zone(ts, 'Asia/Shanghai')",
             )),
-            Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => Err(Refusal::new(
-                "`*` stands for no value; name a column",
-            )),
+            Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => {
+                Err(Refusal::new("`*` stands for no value; name a column"))
+            }
             Expr::Tuple(_) => Err(Refusal::new("one expression is expected here, not a list")),
             Expr::SimilarTo { .. } => Err(Refusal::new(
                 "`similar to` is not available; use regexp_like(text, pattern)",
@@ -228,7 +226,9 @@ impl Check<'_> {
             Ok(_) => format!("write {}", names::quoted(&whole.join("."))),
             Err(_) => format!("write {last} alone"),
         };
-        Refusal::new(format!("columns have no table in front of them here; {hint}"))
+        Refusal::new(format!(
+            "columns have no table in front of them here; {hint}"
+        ))
     }
 
     fn function(&self, function: &Function) -> Result<(), Refusal> {
@@ -241,7 +241,9 @@ impl Check<'_> {
             && function.null_treatment.is_none()
             && matches!(function.parameters, FunctionArguments::None);
         let refusal = match &function.args {
-            _ if !plain => "a function takes only its arguments here: no over, filter or within group",
+            _ if !plain => {
+                "a function takes only its arguments here: no over, filter or within group"
+            }
             FunctionArguments::Subquery(_) => return Err(sub_query()),
             FunctionArguments::None => "a function needs parentheses",
             FunctionArguments::List(list)
@@ -250,9 +252,10 @@ impl Check<'_> {
                 "a function takes only its arguments here: no distinct, no order by"
             }
             FunctionArguments::List(list) => {
-                let values_only = list.args.iter().all(|arg| {
-                    matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)))
-                });
+                let values_only = list
+                    .args
+                    .iter()
+                    .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(_))));
                 match values_only {
                     true => return Ok(()),
                     false => "arguments are values here: no `*`, no names",
@@ -306,12 +309,9 @@ fn binary(op: &BinaryOperator) -> Result<(), Refusal> {
     match op {
         Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo | Op::StringConcat => Ok(()),
         Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq | Op::And | Op::Or => Ok(()),
-        Op::PGRegexMatch
-        | Op::PGRegexIMatch
-        | Op::PGRegexNotMatch
-        | Op::PGRegexNotIMatch => Err(Refusal::new(
-            "regular expressions are written regexp_like(text, pattern)",
-        )),
+        Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch => Err(
+            Refusal::new("regular expressions are written regexp_like(text, pattern)"),
+        ),
         other => Err(Refusal::new(format!(
             "the operator {other} is not available"
         ))),

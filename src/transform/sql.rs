@@ -14,7 +14,10 @@ use datafusion_expr::{
     planner::{ContextProvider, ExprPlanner, TypePlanner},
     simplify::SimplifyContext,
 };
-use datafusion_functions::{core::planner::CoreFunctionPlanner, datetime::planner::DatetimeFunctionPlanner, unicode::planner::UnicodeFunctionPlanner};
+use datafusion_functions::{
+    core::planner::CoreFunctionPlanner, datetime::planner::DatetimeFunctionPlanner,
+    unicode::planner::UnicodeFunctionPlanner,
+};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::{

@@ -38,7 +38,10 @@ impl Stage {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
-        let narrow = outputs.iter().map(|output| output.renumber(&read)).collect();
+        let narrow = outputs
+            .iter()
+            .map(|output| output.renumber(&read))
+            .collect();
         Self {
             filter,
             outputs,

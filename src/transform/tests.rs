@@ -46,9 +46,15 @@ fn columns_are_chosen_ordered_and_renamed() {
         column("number", Some("id")),
         column("up", Some("upper(Name)")),
     ];
-    let result = compiled(&columns, Some("id >= 2")).unwrap().apply(people()).unwrap();
+    let result = compiled(&columns, Some("id >= 2"))
+        .unwrap()
+        .apply(people())
+        .unwrap();
     assert_eq!(result.num_rows(), 2);
     assert_eq!(result.schema().field(1).name(), "number");
-    assert_eq!(result.column(1).as_primitive::<Int64Type>().values(), &[2, 3]);
+    assert_eq!(
+        result.column(1).as_primitive::<Int64Type>().values(),
+        &[2, 3]
+    );
     assert_eq!(result.column(2).as_string::<i32>().value(1), "BO");
 }
