@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod progress;
 pub mod spec;
 pub mod state;
+pub mod stream;
 
 pub use failure::{Code, Failure, Violation};
 pub use field::Field;
@@ -20,3 +21,4 @@ pub use outcome::{Admission, ColumnFidelity, Execution, ResultInfo, ResultKind};
 pub use progress::{Progress, StageProgress};
 pub use spec::{Column, ExportSpec, Format, ReadFrom, SpecHash, TableRead};
 pub use state::State;
+pub use stream::{Guarantee, RowEncoding};

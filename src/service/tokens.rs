@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    export::{Code, ExportId, Failure, Fence},
+    export::{Code, ExportId, Failure, Fence, RowEncoding},
     queue::{ListCursor, ListFilter},
 };
 
@@ -48,14 +48,18 @@ pub struct ResumePoint {
     pub fence: Fence,
     /// Counts from 0.
     pub row: u64,
-    /// The number of the `RowEncoding` on the wire.
-    pub encoding: u8,
+    pub encoding: RowEncoding,
 }
 
 impl ResumePoint {
     /// # Errors
     /// INVALID_ARGUMENT / RESUME_TOKEN_MISMATCH when the token was given out for another export, result or encoding.
-    pub fn check(&self, export: ExportId, fence: Fence, encoding: u8) -> Result<(), Failure> {
+    pub fn check(
+        &self,
+        export: ExportId,
+        fence: Fence,
+        encoding: RowEncoding,
+    ) -> Result<(), Failure> {
         let of = if self.export != export {
             "another export"
         } else if self.fence != fence {
@@ -135,7 +139,7 @@ impl Tokens {
         payload.extend(point.export.0.as_bytes());
         payload.extend(point.fence.0.to_be_bytes());
         payload.extend(point.row.to_be_bytes());
-        payload.push(point.encoding);
+        payload.push(point.encoding as u8);
         self.seal(Kind::Resume, &payload)
     }
 
@@ -144,9 +148,8 @@ impl Tokens {
     /// # Errors
     /// INVALID_ARGUMENT for the field `resume_token` when it is no token of ours.
     pub fn parse_resume(&self, token: &str) -> Result<ResumePoint, Failure> {
-        let payload: [u8; RESUME_BYTES] = self
-            .open(Kind::Resume, token)
-            .ok_or_else(|| malformed("resume_token", "resume_token of the last event received"))?;
+        let refuse = || malformed("resume_token", "resume_token of the last event received");
+        let payload: [u8; RESUME_BYTES] = self.open(Kind::Resume, token).ok_or_else(refuse)?;
         let (id, rest) = payload.split_at(16);
         let (fence, rest) = rest.split_at(8);
         let (row, encoding) = rest.split_at(8);
@@ -154,7 +157,7 @@ impl Tokens {
             export: ExportId(Uuid::from_bytes(id.try_into().expect("16 bytes"))),
             fence: Fence(i64::from_be_bytes(fence.try_into().expect("8 bytes"))),
             row: u64::from_be_bytes(row.try_into().expect("8 bytes")),
-            encoding: encoding[0],
+            encoding: RowEncoding::from_number(encoding[0]).ok_or_else(refuse)?,
         })
     }
 
@@ -245,7 +248,7 @@ mod tests {
             export: ExportId::generate(),
             fence: Fence(3),
             row: 1_234_567,
-            encoding: 2,
+            encoding: RowEncoding::ArrowIpc,
         }
     }
 
@@ -311,7 +314,7 @@ mod tests {
         for result in [
             point.check(ExportId::generate(), point.fence, point.encoding),
             point.check(point.export, Fence(4), point.encoding),
-            point.check(point.export, point.fence, 1),
+            point.check(point.export, point.fence, RowEncoding::Values),
         ] {
             refused(result, "RESUME_TOKEN_MISMATCH", "resume_token");
         }
