@@ -7,7 +7,9 @@
 //! To add a source: a folder beside `postgres`, an implementation of [`Source`], a scheme in `catalog.rs`.
 
 pub mod catalog;
+mod civil;
 pub mod config;
+mod decimal;
 mod mysql;
 mod params;
 mod placeholders;

@@ -16,6 +16,7 @@ use super::{
     params::{self, ParamValue},
     placeholders::{self, Dialect},
     postgres::PostgresSource,
+    sqlite::SqliteSource,
     table,
 };
 use crate::export::{Code, Column, ExportSpec, Failure, ReadFrom, Violation};
@@ -319,9 +320,11 @@ fn open(name: &str, options: &SourceOptions) -> Result<(Arc<dyn Source>, Dialect
             let source = PostgresSource::new(url).map_err(invalid)?;
             Ok((Arc::new(source), Dialect::Postgres))
         }
-        "mysql" | "mariadb" | "sqlite" => {
-            Err(invalid(format!("{scheme} sources are not there yet")))
+        "sqlite" => {
+            let source = SqliteSource::new(url).map_err(invalid)?;
+            Ok((Arc::new(source), Dialect::Sqlite))
         }
+        "mysql" | "mariadb" => Err(invalid(format!("{scheme} sources are not there yet"))),
         _ => Err(invalid(
             "must begin with postgres://, mysql:// or sqlite://".to_owned(),
         )),

@@ -6,6 +6,7 @@
 pub mod mariadb;
 pub mod postgres;
 pub mod program;
+pub mod reading;
 pub mod redis;
 
 use std::{future::Future, path::PathBuf, time::Duration};
