@@ -6,12 +6,37 @@
 //!
 //! To add a format: a file beside `csv.rs`, a variant of `export::Format`, an arm in [`encoder`].
 
-use std::{any::type_name, io};
+mod compress;
+mod csv;
+mod json;
+mod jsonl;
+mod scan;
+pub mod text;
+
+use std::{any, io, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use bytes::Bytes;
 
-use crate::export::{Code, ColumnFidelity, Failure};
+use crate::export::{self, Code, ColumnFidelity, Failure};
+
+/// The encoder of a file format.
+///
+/// # Errors
+/// [`Error::Invalid`] when the options don't go together or a column has no place in the format.
+pub fn encoder(format: &export::Format, options: EncodeOptions) -> Result<Arc<dyn Encoder>, Error> {
+    Ok(match format {
+        export::Format::Csv(spec) => Arc::new(csv::CsvEncoder::new(spec, &options)?),
+        export::Format::Jsonl(spec) => Arc::new(jsonl::JsonlEncoder::new(spec, &options)?),
+        other => {
+            return Err(Error::Invalid(Failure::new(
+                Code::Unimplemented,
+                "FORMAT_NOT_BUILT",
+                format!("the format {} is not built yet", other.name()),
+            )));
+        }
+    })
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,7 +84,7 @@ impl Error {
                     .metadata("row", row.to_string())
             }
             Self::Invalid(failure) => failure,
-            Self::Io(error) => Failure::internal(format!("{}: {error}", type_name::<Self>())),
+            Self::Io(error) => Failure::internal(format!("{}: {error}", any::type_name::<Self>())),
             Self::Broken(text) => Failure::internal(text),
         }
     }
