@@ -363,3 +363,6 @@ pub fn pause_tenant_from_proto(tenant: String) -> Result<Option<TenantId>, Failu
     let tenant = check.optional("tenant", tenant, TENANT_BYTES_MAX);
     check.finish(tenant.map(TenantId))
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,3 +177,172 @@ pub fn worker_to_proto(worker: &WorkerRow) -> pb::Worker {
         version: worker.version.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        export::{Code, ExportId, ExportSpec, Fence, ReadFrom, ResultKind, TenantId},
+        queue::JobKind,
+    };
+
+    fn moment() -> Timestamp {
+        "2026-11-21T22:55:57.25Z".parse().unwrap()
+    }
+
+    fn result() -> ResultInfo {
+        ResultInfo {
+            kind: ResultKind::File,
+            file_name: "orders.csv".to_owned(),
+            media_type: "text/csv; charset=utf-8".to_owned(),
+            path: "01/secret/place".to_owned(),
+            size_bytes: 99,
+            sha256: "ab".repeat(32),
+            rows_read: 12,
+            rows_filtered: 2,
+            rows: 10,
+            schema: vec![Field {
+                name: "id".to_owned(),
+                r#type: "int64".to_owned(),
+                nullable: false,
+                source_type: "int8".to_owned(),
+            }],
+            fidelity: vec![ColumnFidelity {
+                column: "id".to_owned(),
+                counts: BTreeMap::from([("digits_as_text".to_owned(), 3)]),
+            }],
+            sheets: 1,
+            query_hash: String::new(),
+            read_started_at: moment(),
+            read_ended_at: moment(),
+            snapshot: None,
+            expires_at: Some(moment()),
+        }
+    }
+
+    fn job() -> Job {
+        Job {
+            id: ExportId::generate(),
+            tenant: TenantId::default(),
+            spec: ExportSpec {
+                source: "shop".to_owned(),
+                from: ReadFrom::Definition("orders".to_owned()),
+                params: BTreeMap::new(),
+                columns: vec![],
+                filter: None,
+                format: None,
+                file_name: None,
+                time_zone: None,
+                ttl: None,
+                labels: BTreeMap::new(),
+                priority: 3,
+            },
+            kind: JobKind::Export,
+            state: State::Succeeded,
+            attempt: 2,
+            fence: Fence(4),
+            worker: None,
+            created_at: moment(),
+            started_at: Some(moment()),
+            ended_at: None,
+            ready_at: moment(),
+            estimated_rows: None,
+            error: None,
+            last_failure: Some(
+                Failure::new(Code::Unavailable, "SOURCE_UNAVAILABLE", "down")
+                    .metadata("k", "v")
+                    .retryable()
+                    .operator("at 10.0.0.7"),
+            ),
+            result: Some(result()),
+            result_expired: false,
+        }
+    }
+
+    #[test]
+    fn an_export_tells_what_its_job_is() {
+        let job = job();
+        let export = export_to_proto(&job, Some(7), None);
+        assert_eq!(export.id, job.id.to_string());
+        assert_eq!(export.state(), pb::State::Succeeded);
+        assert_eq!(export.spec.unwrap().priority, 3);
+        let created = export.create_time.unwrap();
+        assert_eq!(created.seconds, moment().as_second());
+        assert_eq!(created.nanos, 250_000_000);
+        assert!(export.start_time.is_some() && export.end_time.is_none());
+        assert_eq!((export.attempt, export.fence), (2, 4));
+        assert_eq!(export.queue_position, Some(7));
+        assert_eq!(export.tenant, "default");
+        assert!(export.error.is_none());
+        let failure = export.last_failure.unwrap();
+        assert_eq!(failure.code, 14);
+        assert_eq!(failure.metadata["k"], "v");
+        assert!(failure.retryable);
+        let progress = export.progress.unwrap();
+        assert_eq!((progress.rows_read, progress.rows_written), (12, 10));
+        let result = export.result.unwrap();
+        assert_eq!((result.rows, result.size_bytes), (10, 99));
+        assert_eq!(result.fidelity[0].counts["digits_as_text"], 3);
+        assert_eq!(result.schema[0].source_type, "int8");
+    }
+
+    #[test]
+    fn neither_places_nor_the_operators_text_are_told() {
+        let told = format!("{:?}", export_to_proto(&job(), None, None));
+        assert!(!told.contains("secret/place") && !told.contains("10.0.0.7"));
+    }
+
+    #[test]
+    fn progress_of_the_owner_comes_first() {
+        let progress = Progress {
+            rows_read: 5,
+            eta: Some(Duration::from_millis(1500)),
+            stages: vec![StageProgress {
+                name: "sink".to_owned(),
+                busy: Duration::from_secs(u64::MAX),
+                capacity_bytes: u64::MAX,
+                ..Default::default()
+            }],
+            slowest_stage: "client".to_owned(),
+            ..Default::default()
+        };
+        let told = export_to_proto(&job(), None, Some(&progress))
+            .progress
+            .unwrap();
+        assert_eq!(told.rows_read, 5);
+        assert_eq!(told.eta.unwrap().nanos, 500_000_000);
+        assert_eq!(told.slowest_stage, "client");
+        assert_eq!(told.stages[0].capacity_bytes, i64::MAX);
+        assert_eq!(told.stages[0].busy.unwrap().seconds, 315_576_000_000);
+    }
+
+    #[test]
+    fn states_and_executions_keep_their_numbers() {
+        for state in State::ALL {
+            assert_eq!(i32::from(state_to_proto(state)), i32::from(state as i16));
+        }
+        let admission = Admission {
+            mode: Execution::Queued,
+            reason: "TOO_LARGE".to_owned(),
+            estimated_rows: Some(0),
+            estimate_source: "planner".to_owned(),
+            threshold_rows: 10,
+            budget: Duration::from_secs(30),
+            free_inline_slots: 4,
+        };
+        let told = admission_to_proto(&admission);
+        assert_eq!(told.mode(), pb::Execution::Queued);
+        assert_eq!(told.estimated_rows, Some(0));
+        assert_eq!(told.budget.unwrap().seconds, 30);
+    }
+
+    #[test]
+    fn moments_before_1970_count_forward() {
+        let told = timestamp_to_proto("1969-12-31T23:59:59.25Z".parse().unwrap());
+        assert_eq!((told.seconds, told.nanos), (-1, 250_000_000));
+    }
+}

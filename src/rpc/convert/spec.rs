@@ -179,10 +179,12 @@ fn file_name(check: &mut Check, name: String) -> Option<String> {
     let field = "spec.file_name";
     let name = check.optional(field, name, FILE_NAME_BYTES_MAX)?;
     // Marks that turn the direction of text make `gpj.exe` of `exe.jpg`.
+    // NUL has been named already.
+    let control = |c: char| c.is_control() && c != '\0';
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if name.contains(['/', '\\']) || name == "." || name == ".." {
         check.refuse(field, "names a path; send a name without / and \\");
-    } else if name.contains(|c: char| c.is_control() || turns(c)) {
+    } else if name.contains(|c| control(c) || turns(c)) {
         check.refuse(field, "contains a control character");
     }
     Some(name)
@@ -261,3 +263,6 @@ fn column_to_proto(column: &Column) -> pb::Column {
         width: column.width.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;
