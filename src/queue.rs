@@ -4,8 +4,14 @@
 //! rows look like, or who is allowed to ask. Two backends stand behind [`JobStore`] and pass one conformance suite
 //! (`tests/it/conformance/`): SQLite for one machine, PostgreSQL for a cluster.
 
+mod guard;
+mod migrations;
 mod postgres;
+mod row;
+mod rules;
 mod sqlite;
+mod trouble;
+mod wake;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,8 +24,30 @@ use crate::export::{
     TenantId, WorkerId,
 };
 
+pub use guard::Guard;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
+
+/// How a store uses its database.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Of the pool that serves every call; a listener and a guard have one of their own each.
+    pub connections_max: u32,
+    /// How long a transaction waits for another one's lock before it is tried again.
+    pub lock_timeout: Duration,
+    /// At most one NOTIFY in this time from each process.
+    pub announce_every: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 8,
+            lock_timeout: Duration::from_secs(3),
+            announce_every: Duration::from_millis(50),
+        }
+    }
+}
 
 /// Why the job store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +263,12 @@ pub struct Reaped {
     pub state: State,
 }
 
+/// Where counting a queue position ends: a client that polls for it must not scan a backlog of a million.
+pub const POSITION_MAX: u64 = 10_000;
+
+/// The most that one claim takes, whatever it asks for: it bounds what the claim reads under its locks.
+pub const CLAIM_JOBS_MAX: u32 = 32;
+
 /// The queue. Every method is one transaction; none waits for anything but the database.
 ///
 /// Lock order in every transaction: tenant, source, job.
@@ -246,11 +280,13 @@ pub trait JobStore: Send + Sync + 'static {
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>>;
 
-    /// How many jobs of the same tenant would start before this one; 0 is next. `None` unless QUEUED.
+    /// How many jobs of the same tenant would start before this one; 0 is next. `None` unless QUEUED. Counted up to
+    /// [`POSITION_MAX`], which means "that many or more".
     async fn queue_position(&self, id: ExportId) -> Result<Option<u64>>;
 
     /// Takes up to `jobs_max` ready jobs: least served tenants first; of each, by priority, then age; within the caps
-    /// of tenant and source; none of a paused tenant. Each gets `fence + 1`, `attempt + 1`, state RUNNING.
+    /// of tenant and source; none of a paused tenant. Each gets `fence + 1`, `attempt + 1`, state RUNNING. Empty means
+    /// that nothing could be had; when others' claims stood in the way for too long, the error is `Contended`.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>>;
 
     /// Extends `lease_until` to now + ttl where `(id, fence)` is still RUNNING or CANCELLING; one answer for each, in
@@ -319,8 +355,41 @@ pub trait ControlStore: Send + Sync + 'static {
     /// are woken by their own process's inserts.
     async fn wait_for_work(&self, timeout: Duration);
 
-    /// Tells idle claimers, here and elsewhere, that a job may be ready. Debounced; never fails the caller.
+    /// Tells idle claimers, here and elsewhere, that a job may be ready. Debounced; never fails the caller. The store
+    /// calls it itself after everything that makes a job claimable or frees a slot, except the end of a backoff.
     async fn announce_work(&self);
+
+    /// The counts that the claim relies on, beside what the rows say. For tests and for operators in doubt: it reads
+    /// the whole table.
+    #[doc(hidden)]
+    async fn audit(&self) -> Result<Audit>;
+}
+
+/// Counted and true numbers; a difference is a defect.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Audit {
+    pub tenants: Vec<AuditRow>,
+    pub sources: Vec<AuditRow>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditRow {
+    pub name: String,
+    pub running_counted: i64,
+    pub running_rows: i64,
+    /// Jobs QUEUED and past their backoff; 0 for sources, which don't count them.
+    pub ready_counted: i64,
+    pub ready_rows: i64,
+    /// 0 for sources.
+    pub virtual_time: i64,
+}
+
+impl Audit {
+    pub fn is_consistent(&self) -> bool {
+        self.tenants.iter().chain(&self.sources).all(|row| {
+            row.running_counted == row.running_rows && row.ready_counted == row.ready_rows
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default)]
