@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(of_sqlite("2067"), Kind::Broken); // SQLITE_CONSTRAINT_UNIQUE
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn contention_is_retried_a_bounded_number_of_times() {
         let mut calls = 0;
         let answer: Result<()> = retried(|| {
