@@ -20,7 +20,7 @@ pub use request::{
 };
 pub use response::{
     admission_to_proto, export_to_proto, failure_to_proto, fields_to_proto, plan_to_proto,
-    progress_to_proto, result_to_proto, worker_to_proto,
+    progress_to_proto, result_to_proto, source_to_proto, worker_to_proto,
 };
 pub use spec::{spec_from_proto, spec_to_proto};
 pub use value::{duration_to_proto, json_to_value, timestamp_to_proto};

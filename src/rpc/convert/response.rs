@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     spec::spec_to_proto,
-    value::{duration_to_proto, int32, int64, timestamp_to_proto},
+    value::{duration_to_proto, int32, int64, json_to_value, timestamp_to_proto},
 };
 use crate::{
     export::{
@@ -13,6 +13,7 @@ use crate::{
     },
     queue::{Job, WorkerRow},
     rpc::pb::{self, EncodedRows},
+    source::{DefinitionOptions, ParamOptions, catalog::Listed},
 };
 
 /// `progress` is what its owner last told; without it a finished export tells the numbers of its result.
@@ -178,6 +179,35 @@ pub fn worker_to_proto(worker: &WorkerRow) -> pb::Worker {
     }
 }
 
+/// Neither addresses nor the SQL of definitions are told.
+pub fn source_to_proto(source: &Listed<'_>) -> pb::Source {
+    let definitions = source.options.definitions.iter();
+    pb::Source {
+        name: source.name.to_owned(),
+        kind: source.kind.to_owned(),
+        definitions: definitions
+            .map(|(name, definition)| definition_to_proto(name, definition))
+            .collect(),
+        allows_tables: !source.options.allow_tables.is_empty(),
+        allows_sql: source.options.allow_sql,
+    }
+}
+
+fn definition_to_proto(name: &str, definition: &DefinitionOptions) -> pb::Definition {
+    let param = |(name, param): (&String, &ParamOptions)| pb::Param {
+        name: name.clone(),
+        r#type: param.r#type.to_string(),
+        required: param.required,
+        description: param.description.clone(),
+        default_value: param.default.as_ref().map(json_to_value),
+    };
+    pb::Definition {
+        name: name.to_owned(),
+        title: definition.title.clone(),
+        params: definition.params.iter().map(param).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -188,6 +218,7 @@ mod tests {
     use crate::{
         export::{Code, ExportId, ExportSpec, Fence, ReadFrom, ResultKind, TenantId},
         queue::JobKind,
+        source::{ParamType, SourceOptions},
     };
 
     fn moment() -> Timestamp {
@@ -344,5 +375,45 @@ mod tests {
     fn moments_before_1970_count_forward() {
         let told = timestamp_to_proto("1969-12-31T23:59:59.25Z".parse().unwrap());
         assert_eq!((told.seconds, told.nanos), (-1, 250_000_000));
+    }
+
+    #[test]
+    fn sources_tell_what_can_be_asked_and_nothing_else() {
+        let param = ParamOptions {
+            r#type: ParamType::parse("int64[]").unwrap(),
+            required: false,
+            description: "which".to_owned(),
+            default: Some(serde_json::json!([1, 2])),
+        };
+        let definition = DefinitionOptions {
+            title: "Paid orders".to_owned(),
+            sql: "select secret_column from orders".to_owned(),
+            params: BTreeMap::from([("ids".to_owned(), param)]),
+            columns: vec![],
+            filter: None,
+        };
+        let options = SourceOptions {
+            url: "postgres://reader:hunter2@db/shop".into(),
+            slots: 4,
+            expected_rows_per_second: 1,
+            statement_timeout: Duration::from_secs(1),
+            allow_tables: vec!["private_schema.*".to_owned()],
+            allow_sql: false,
+            definitions: BTreeMap::from([("paid".to_owned(), definition)]),
+        };
+        let source = source_to_proto(&Listed {
+            name: "shop",
+            kind: "postgres",
+            options: &options,
+        });
+        assert_eq!((&source.name[..], &source.kind[..]), ("shop", "postgres"));
+        assert!(source.allows_tables && !source.allows_sql);
+        let param = &source.definitions[0].params[0];
+        assert_eq!((&param.name[..], &param.r#type[..]), ("ids", "int64[]"));
+        assert!(param.default_value.is_some());
+        let told = format!("{source:?}");
+        for secret in ["hunter2", "secret_column", "private_schema"] {
+            assert!(!told.contains(secret), "{secret}");
+        }
     }
 }
