@@ -1,5 +1,12 @@
 //! The one integration binary. Run it with `make test`, or `tests/with-servers cargo nextest run`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a panic is how a test says what is wrong; tests read what the harness exports, and may spawn"
+)]
+
 mod harness;
 mod source_sqlite;
 mod support;
+mod tidy;
