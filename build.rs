@@ -1,6 +1,11 @@
 //! Compiles the contract in `proto/` with protox, so that nobody needs protoc, and keeps the descriptors
 //! for server reflection.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "Cargo tells a build script where to write through the environment"
+)]
+
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;

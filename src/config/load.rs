@@ -32,6 +32,10 @@ pub struct Inputs {
 
 impl Inputs {
     /// Of this process.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads the environment"
+    )]
     pub fn of_process(file: Option<PathBuf>, overrides: Vec<Override>) -> Self {
         // Names and values that are no UTF-8 can't be ours.
         let env = env::vars_os()

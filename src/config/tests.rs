@@ -354,6 +354,10 @@ fn values_of_the_wrong_kind_say_what_would_be_right() {
         "up to 1",
     );
     assert_problem("[storage]\nttl = {}", "storage.ttl", "unit");
+}
+
+#[test]
+fn sections_and_sources_of_the_wrong_kind_say_what_would_be_right() {
     assert_problem("server = 3", "server", "is a section");
     assert_problem("[queue]\nurl = 'mongodb://x'", "queue.url", "sqlite://PATH");
     assert_problem(

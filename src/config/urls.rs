@@ -126,7 +126,7 @@ fn path_of(text: &str) -> Result<PathBuf, String> {
 
 fn check_server_url(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("this is no URL: {error}"))?;
-    let names_database = url.path().trim_matches('/').len() > 0;
+    let names_database = !url.path().trim_matches('/').is_empty();
     if names_database || url.query_pairs().any(|(name, _)| name == "dbname") {
         Ok(())
     } else {

@@ -50,7 +50,7 @@ impl Source {
     /// `super::` up to the root.
     pub fn imports(&self, known: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<(usize, String)> {
         let mut found = Vec::new();
-        let climb = format!("{}", "super::".repeat(self.depth));
+        let climb = "super::".repeat(self.depth);
         for (start, prefix) in
             occurrences(&self.text, "crate::").chain(occurrences(&self.text, &climb))
         {
