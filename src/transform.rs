@@ -5,13 +5,16 @@
 //!
 //! Reading order: [`plan`] turns a request into a [`stage`]; `stage` runs it on batches.
 
+mod arithmetic;
 mod expression;
 mod functions;
+mod messages;
 mod names;
 mod parse;
 mod plan;
 mod sql;
 mod stage;
+mod strict;
 
 use std::{fmt, sync::Arc};
 

@@ -8,7 +8,6 @@ use std::{collections::BTreeSet, sync::Arc};
 use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::{FieldRef, SchemaRef},
-    error::ArrowError,
 };
 use datafusion_common::{
     DataFusionError,
@@ -16,7 +15,7 @@ use datafusion_common::{
 };
 use datafusion_physical_expr::{PhysicalExpr, expressions::Column, utils::collect_columns};
 
-use super::{Error, Problem, parse, sql};
+use super::{Error, Problem, messages, parse, sql};
 
 /// Planning walks trees by recursion: with the bounds that [`parse`] sets, a fraction of this is used.
 const STACK_BYTES: usize = 64 << 20;
@@ -136,28 +135,13 @@ impl Expression {
         // A value in a message tells the caller nothing new about their own expression; a definition's works on columns
         // that the caller may not see.
         let message = match self.path.starts_with("spec.") {
-            true => sql::readable(&error),
-            false => cause(&error).to_owned(),
+            true => messages::readable(&error),
+            false => messages::cause(&error).to_owned(),
         };
         Error::Evaluation {
             field: self.path.to_string(),
             message,
             operator: Some(text),
         }
-    }
-}
-
-/// What went wrong, without the value that it went wrong on.
-fn cause(error: &DataFusionError) -> &'static str {
-    match error.find_root() {
-        DataFusionError::ArrowError(error, _) => match error.as_ref() {
-            ArrowError::DivideByZero => "division by zero",
-            ArrowError::ArithmeticOverflow(_) => "a number is out of range",
-            ArrowError::CastError(_) | ArrowError::ParseError(_) => {
-                "a value can't be converted to the type asked for"
-            }
-            _ => "it can't be computed for a value",
-        },
-        _ => "it can't be computed for a value",
     }
 }

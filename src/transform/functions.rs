@@ -1,5 +1,9 @@
 //! Which functions expressions may call: an explicit list, all of them immutable and of bounded cost.
 
+mod at_zone;
+mod guarded;
+mod mask;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
@@ -8,16 +12,28 @@ use std::{
 use datafusion_expr::ScalarUDF;
 use datafusion_functions::{core, datetime, math, regex, string, unicode};
 
+use self::guarded::{Size, bounded, finite};
 use super::names;
 
+/// What one function may make for one batch of rows: larger than any batch should be, far below what a process has.
+pub(super) const RESULT_BYTES_MAX: usize = 64 << 20;
+
+struct Available {
+    function: Arc<ScalarUDF>,
+    /// As documentation and messages show it.
+    usage: &'static str,
+}
+
 /// By name and alias, lower case.
-static AVAILABLE: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
+static AVAILABLE: LazyLock<BTreeMap<String, Arc<Available>>> = LazyLock::new(|| {
     let mut available = BTreeMap::new();
-    for function in list() {
-        for alias in function.aliases() {
-            available.insert(alias.clone(), function.clone());
+    for (function, usage) in text().into_iter().chain(numbers()).chain(others()) {
+        let mut names = function.aliases().to_vec();
+        names.push(function.name().to_owned());
+        let entry = Arc::new(Available { function, usage });
+        for name in names {
+            available.insert(name, entry.clone());
         }
-        available.insert(function.name().to_owned(), function);
     }
     available
 });
@@ -68,12 +84,18 @@ const REFUSED: [(&[&str], &str); 4] = [
     ),
     (
         &["random", "rand", "uuid", "gen_random_uuid"],
-        "gives another value each time, so that a retried export would differ; it is not available",
+        "gives another value each time, so that a retried export would differ",
     ),
 ];
 
 pub(super) fn find(name: &str) -> Option<Arc<ScalarUDF>> {
-    AVAILABLE.get(&name.to_lowercase()).cloned()
+    let available = AVAILABLE.get(&name.to_lowercase())?;
+    Some(available.function.clone())
+}
+
+pub(super) fn usage(name: &str) -> Option<&'static str> {
+    let available = AVAILABLE.get(&name.to_lowercase())?;
+    Some(available.usage)
 }
 
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
@@ -104,59 +126,85 @@ pub(super) fn refused(name: &str) -> Option<String> {
         .map(|(_, reason)| format!("{lower} {reason}"))
 }
 
-fn list() -> Vec<Arc<ScalarUDF>> {
+type Entry = (Arc<ScalarUDF>, &'static str);
+
+fn text() -> Vec<Entry> {
     vec![
-        // text
-        string::ascii(),
-        string::bit_length(),
-        string::btrim(),
-        string::chr(),
-        string::concat(),
-        string::concat_ws(),
-        string::contains(),
-        string::ends_with(),
-        string::lower(),
-        string::ltrim(),
-        string::octet_length(),
-        string::rtrim(),
-        string::split_part(),
-        string::starts_with(),
-        string::to_hex(),
-        string::upper(),
-        unicode::character_length(),
-        unicode::initcap(),
-        unicode::left(),
-        unicode::reverse(),
-        unicode::right(),
-        unicode::strpos(),
-        unicode::substr(),
-        unicode::translate(),
-        core::overlay(),
-        regex::regexp_like(),
-        regex::regexp_count(),
-        // numbers
-        math::abs(),
-        math::ceil(),
-        math::floor(),
-        math::round(),
-        math::trunc(),
-        math::signum(),
-        math::power(),
-        math::sqrt(),
-        math::exp(),
-        math::ln(),
-        math::log10(),
+        (string::ascii(), "ascii(text)"),
+        (string::btrim(), "btrim(text, 'characters')"),
+        (string::chr(), "chr(65)"),
+        (bounded(string::concat(), Size::Sum), "concat(text, ...)"),
+        (
+            bounded(string::concat_ws(), Size::Sum),
+            "concat_ws(', ', text, ...)",
+        ),
+        (string::contains(), "contains(text, 'part')"),
+        (string::ends_with(), "ends_with(text, 'end')"),
+        (unicode::initcap(), "initcap(text)"),
+        (unicode::left(), "left(text, 3)"),
+        (unicode::character_length(), "length(text)"),
+        (string::lower(), "lower(text)"),
+        (bounded(unicode::lpad(), Size::Pad), "lpad(text, 8, '0')"),
+        (string::ltrim(), "ltrim(text, 'characters')"),
+        (
+            mask::mask(),
+            "mask(text, first, last), as in mask(phone, 3, 4)",
+        ),
+        (mask::mask_email(), "mask_email(text)"),
+        (string::octet_length(), "octet_length(text)"),
+        (core::overlay(), "overlay(text placing 'new' from 2 for 3)"),
+        (regex::regexp_count(), "regexp_count(text, 'pattern')"),
+        (regex::regexp_like(), "regexp_like(text, 'pattern')"),
+        (bounded(string::repeat(), Size::Repeat), "repeat(text, 3)"),
+        (
+            bounded(string::replace(), Size::Replace),
+            "replace(text, 'from', 'to')",
+        ),
+        (unicode::reverse(), "reverse(text)"),
+        (unicode::right(), "right(text, 3)"),
+        (bounded(unicode::rpad(), Size::Pad), "rpad(text, 8, ' ')"),
+        (string::rtrim(), "rtrim(text, 'characters')"),
+        (string::split_part(), "split_part(text, '-', 2)"),
+        (string::starts_with(), "starts_with(text, 'start')"),
+        (unicode::strpos(), "strpos(text, 'part')"),
+        (unicode::substr(), "substr(text, 2, 3)"),
+        (string::to_hex(), "to_hex(255)"),
+        (unicode::translate(), "translate(text, 'abc', 'xyz')"),
+        (string::upper(), "upper(text)"),
+    ]
+}
+
+fn numbers() -> Vec<Entry> {
+    vec![
+        (math::abs(), "abs(number)"),
+        (math::ceil(), "ceil(number)"),
+        (finite(math::exp()), "exp(number)"),
+        (math::floor(), "floor(number)"),
+        (finite(math::ln()), "ln(number)"),
+        (finite(math::log10()), "log10(number)"),
+        (finite(math::power()), "power(number, 2)"),
+        (finite(math::round()), "round(number, 2)"),
+        (math::signum(), "signum(number)"),
+        (finite(math::sqrt()), "sqrt(number)"),
+        (finite(math::trunc()), "trunc(number, 2)"),
+    ]
+}
+
+fn others() -> Vec<Entry> {
+    vec![
         // dates and times
-        datetime::date_part(),
-        datetime::date_trunc(),
-        datetime::make_date(),
-        datetime::to_char(),
-        datetime::to_date(),
-        datetime::to_unixtime(),
+        (at_zone::at_zone(), "at_zone(moment, 'Asia/Shanghai')"),
+        (datetime::date_part(), "date_part('year', date)"),
+        (datetime::date_trunc(), "date_trunc('month', timestamp)"),
+        (datetime::from_unixtime(), "from_unixtime(seconds)"),
+        (datetime::make_date(), "make_date(2024, 1, 31)"),
+        (datetime::to_char(), "to_char(timestamp, '%Y-%m-%d')"),
+        (datetime::to_date(), "to_date('31.01.2024', '%d.%m.%Y')"),
+        (datetime::to_unixtime(), "to_unixtime(timestamp)"),
         // choices
-        core::coalesce(),
-        core::nullif(),
-        core::greatest(),
-        core::least(),
+        (core::coalesce(), "coalesce(value, 0)"),
+        (core::greatest(), "greatest(a, b)"),
+        (core::least(), "least(a, b)"),
+        (core::nullif(), "nullif(value, 0)"),
     ]
 }

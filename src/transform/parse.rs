@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use arrow::datatypes::Schema;
 use datafusion_sql::sqlparser::{
     ast::{
-        BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-        Query, Spanned, UnaryOperator, Value, Visit, Visitor,
+        BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+        FunctionArguments, Ident, Query, Spanned, UnaryOperator, Value, Visit, Visitor,
+        visit_expressions_mut,
     },
     dialect::PostgreSqlDialect,
     parser::{Parser, ParserError},
@@ -40,7 +41,7 @@ pub(super) fn parse(text: &str, input: &Schema) -> Result<Expr, Refusal> {
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(DEPTH_MAX)
         .with_tokens_with_locations(tokens);
-    let tree = parser
+    let mut tree = parser
         .parse_expr()
         .map_err(|error| syntax_error(text, error))?;
     let next = parser.peek_token();
@@ -53,10 +54,51 @@ pub(super) fn parse(text: &str, input: &Schema) -> Result<Expr, Refusal> {
         depth: 0,
         column_uses: 0,
     };
-    match tree.visit(&mut check) {
-        ControlFlow::Continue(()) => Ok(tree),
-        ControlFlow::Break(refusal) => Err(*refusal),
+    if let ControlFlow::Break(refusal) = tree.visit(&mut check) {
+        return Err(*refusal);
     }
+    let _ = visit_expressions_mut(&mut tree, |expr| {
+        call_substr(expr);
+        ControlFlow::<()>::Continue(())
+    });
+    Ok(tree)
+}
+
+/// `substring(x from 2 for 3)`, and `substr`, which is parsed as the same, become calls of the function: the planner
+/// would need a feature of datafusion-sql for its own way, which ends at the same function.
+fn call_substr(expr: &mut Expr) {
+    let Expr::Substring {
+        expr: text,
+        substring_from,
+        substring_for,
+        ..
+    } = expr
+    else {
+        return;
+    };
+    let one = || Expr::value(Value::Number("1".to_owned(), false));
+    let from = substring_from.take().map_or_else(one, |from| *from);
+    let length = substring_for.take().map(|length| *length);
+    let start = text.span();
+    let text = std::mem::replace(text.as_mut(), one());
+    let args = [Some(text), Some(from), length].into_iter().flatten();
+    let name = Ident::with_span(start, "substr");
+    *expr = Expr::Function(Function {
+        name: vec![name].into(),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args
+                .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
+                .collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    });
 }
 
 /// 1-based, in characters, of a line and a column, which sqlparser counts in characters too.

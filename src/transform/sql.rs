@@ -1,11 +1,16 @@
 //! From a checked syntax tree to a physical expression: resolved, coerced, simplified by DataFusion.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::{
+    array::{RecordBatch, RecordBatchOptions},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
+};
 use datafusion_common::{
     DFSchema, DFSchemaRef, DataFusionError, Result as PlanResult, TableReference,
-    config::ConfigOptions, not_impl_err,
+    config::ConfigOptions,
+    not_impl_err, plan_err,
+    tree_node::{TreeNode, TreeNodeRecursion},
 };
 use datafusion_expr::{
     AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
@@ -22,18 +27,19 @@ use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::{
     planner::{ParserOptions, PlannerContext, SqlToRel},
-    sqlparser::ast,
+    sqlparser::ast::{self, Visit},
 };
 
-use super::{expression::Refusal, functions, names};
+use super::{arithmetic, expression::Refusal, functions, messages::readable, names, parse, strict};
 
 pub(super) fn plan(
     tree: ast::Expr,
-    _text: &str,
+    text: &str,
     input: &SchemaRef,
 ) -> Result<(Arc<dyn PhysicalExpr>, FieldRef), Refusal> {
     let schema = planning_schema(input);
-    let expr = logical(tree, &schema).map_err(|error| Refusal::new(readable(&error)))?;
+    let expr =
+        logical(tree.clone(), &schema).map_err(|error| culprit(&tree, text, &schema, &error))?;
     let expr = carried(expr, &schema)?;
     physical(&expr, &schema, input).map_err(|error| Refusal::new(readable(&error)))
 }
@@ -58,15 +64,81 @@ fn logical(tree: ast::Expr, schema: &DFSchemaRef) -> PlanResult<Expr> {
     let catalog = Catalog::new();
     let options = ParserOptions::new()
         .with_parse_float_as_decimal(true)
-        .with_enable_ident_normalization(false);
+        .with_enable_ident_normalization(false)
+        .with_support_varchar_with_length(false);
     let planner = SqlToRel::new_with_options(&catalog, options);
     let expr = planner.sql_to_expr(tree, schema, &mut PlannerContext::new())?;
     let context = SimplifyContext::builder()
         .with_schema(schema.clone())
         .build();
     let simplifier = ExprSimplifier::new(context);
+    let expr = strict::checked(expr, schema)?;
     let expr = simplifier.coerce(expr, schema)?;
-    simplifier.simplify(expr)
+    let expr = arithmetic::checked(expr, schema)?;
+    let expr = simplifier.simplify(expr)?;
+    constants_have_values(&expr)?;
+    // What depends on constant arguments, such as the name of a time zone, is checked only here.
+    physical_of(&expr, schema)?;
+    Ok(expr)
+}
+
+/// Simplifying replaces what doesn't depend on a row by its value; what it left could not be computed. Evaluated here
+/// once more for the reason, so that `1 / 0` is refused when it is submitted.
+fn constants_have_values(expr: &Expr) -> PlanResult<()> {
+    let nothing = DFSchema::empty();
+    let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+    let batch = RecordBatch::try_new_with_options(nothing.inner().clone(), Vec::new(), &one_row)?;
+    expr.apply(|node| {
+        if matches!(node, Expr::Literal(..) | Expr::Column(_)) || node.any_column_refs() {
+            return Ok(TreeNodeRecursion::Continue);
+        }
+        physical_of(node, &nothing)?.evaluate(&batch)?;
+        Ok(TreeNodeRecursion::Jump)
+    })?;
+    Ok(())
+}
+
+/// The logical expression doesn't know where its parts were written; the syntax tree does. The innermost part that
+/// can't be planned by itself is what is wrong.
+fn culprit(tree: &ast::Expr, text: &str, schema: &DFSchemaRef, whole: &DataFusionError) -> Refusal {
+    let mut found = None;
+    let mut search = Search {
+        schema,
+        text,
+        found: &mut found,
+    };
+    let _ = tree.visit(&mut search);
+    found.unwrap_or_else(|| Refusal {
+        message: readable(whole),
+        position: parse::start_of(text, tree),
+    })
+}
+
+struct Search<'a> {
+    schema: &'a DFSchemaRef,
+    text: &'a str,
+    found: &'a mut Option<Refusal>,
+}
+
+impl ast::Visitor for Search<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+        let Err(error) = logical(expr.clone(), self.schema) else {
+            return ControlFlow::Continue(());
+        };
+        let mut message = readable(&error);
+        if let ast::Expr::Function(function) = expr
+            && let Some(usage) = functions::usage(&function.name.to_string())
+        {
+            message += &format!("; it is used like {usage}");
+        }
+        *self.found = Some(Refusal {
+            message,
+            position: parse::start_of(self.text, expr),
+        });
+        ControlFlow::Break(())
+    }
 }
 
 /// With a cast to a type that every format knows, where its own is none.
@@ -89,10 +161,23 @@ fn carried_type(own: &DataType) -> Result<DataType, Refusal> {
             DataType::Binary
         }
         DataType::Dictionary(_, value) => carried_type(value)?,
+        // Such as the literal 1e3, which readers of files don't expect.
+        DataType::Decimal128(precision, scale) if *scale < 0 => {
+            let digits = precision.saturating_add(scale.unsigned_abs());
+            if digits > DECIMAL128_MAX_PRECISION {
+                return Err(Refusal::new(
+                    "this number is too large for a decimal; cast it to double",
+                ));
+            }
+            DataType::Decimal128(digits, 0)
+        }
         DataType::Float16 => DataType::Float32,
         DataType::Date64 => DataType::Date32,
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
-        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(_, Some(_)) => {
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+        }
         DataType::Null => {
             return Err(Refusal::new(
                 "this is always NULL and has no type; write cast(null as text)",
@@ -132,12 +217,7 @@ fn physical(
     schema: &DFSchemaRef,
     input: &SchemaRef,
 ) -> PlanResult<(Arc<dyn PhysicalExpr>, FieldRef)> {
-    let physical = create_physical_expr(
-        expr,
-        schema,
-        &ExecutionProps::new(),
-        &PhysicalPlanningContext::default(),
-    )?;
+    let physical = physical_of(expr, schema)?;
     // Planned against the unique names; batches have every column.
     let physical = datafusion_physical_expr::utils::reassign_expr_columns(physical, input)?;
     let data_type = physical.data_type(input)?;
@@ -145,22 +225,13 @@ fn physical(
     Ok((physical, Arc::new(Field::new("", data_type, nullable))))
 }
 
-/// What DataFusion says, without its own framing.
-pub(super) fn readable(error: &DataFusionError) -> String {
-    let root = error.find_root().strip_backtrace();
-    let mut text = root.as_str();
-    for prefix in [
-        "Error during planning: ",
-        "Execution error: ",
-        "Arrow error: ",
-        "SQL error: ",
-        "Schema error: ",
-        "This feature is not implemented: ",
-        "Optimizer rule 'simplify_expressions' failed",
-    ] {
-        text = text.strip_prefix(prefix).unwrap_or(text);
-    }
-    text.lines().next().unwrap_or(text).trim().to_owned()
+fn physical_of(expr: &Expr, schema: &DFSchema) -> PlanResult<Arc<dyn PhysicalExpr>> {
+    create_physical_expr(
+        expr,
+        schema,
+        &ExecutionProps::new(),
+        &PhysicalPlanningContext::default(),
+    )
 }
 
 /// What the planner asks for: functions, and nothing else.
@@ -243,7 +314,7 @@ struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> PlanResult<Option<FieldRef>> {
-        use ast::{DataType as Sql, TimezoneInfo};
+        use ast::{DataType as Sql, ExactNumberInfo, TimezoneInfo};
         let data_type = match sql_type {
             Sql::Text | Sql::String(_) | Sql::Varchar(None) | Sql::CharacterVarying(None) => {
                 DataType::Utf8
@@ -256,6 +327,21 @@ impl TypePlanner for Types {
             }
             Sql::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
                 DataType::Time64(TimeUnit::Microsecond)
+            }
+            Sql::Varchar(Some(_))
+            | Sql::CharacterVarying(Some(_))
+            | Sql::Char(_)
+            | Sql::Character(_) => {
+                return plan_err!(
+                    "text has no length here; write text, and left(..., 10) to cut it"
+                );
+            }
+            Sql::Decimal(ExactNumberInfo::None)
+            | Sql::Numeric(ExactNumberInfo::None)
+            | Sql::Dec(ExactNumberInfo::None) => {
+                return plan_err!(
+                    "say how many digits, and how many of them after the point: decimal(20, 4)"
+                );
             }
             _ => return Ok(None),
         };
