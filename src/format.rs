@@ -6,16 +6,20 @@
 //!
 //! To add a format: a file beside `csv.rs`, a variant of `export::Format`, an arm in [`encoder`].
 
+mod arrow;
+mod columnar;
 mod compress;
 mod csv;
 mod json;
 mod jsonl;
+mod parquet;
 mod scan;
 pub mod text;
+pub mod xlsx;
 
 use std::{any, io, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use ::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use bytes::Bytes;
 
 use crate::export::{self, Code, ColumnFidelity, Failure};
@@ -28,13 +32,9 @@ pub fn encoder(format: &export::Format, options: EncodeOptions) -> Result<Arc<dy
     Ok(match format {
         export::Format::Csv(spec) => Arc::new(csv::CsvEncoder::new(spec, &options)?),
         export::Format::Jsonl(spec) => Arc::new(jsonl::JsonlEncoder::new(spec, &options)?),
-        other => {
-            return Err(Error::Invalid(Failure::new(
-                Code::Unimplemented,
-                "FORMAT_NOT_BUILT",
-                format!("the format {} is not built yet", other.name()),
-            )));
-        }
+        export::Format::Xlsx(spec) => Arc::new(xlsx::Xlsx::new(spec, options)?),
+        export::Format::Parquet(spec) => Arc::new(parquet::Parquet::new(spec, &options)?),
+        export::Format::Arrow(spec) => Arc::new(arrow::ArrowIpc::new(spec, &options)?),
     })
 }
 

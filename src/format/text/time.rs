@@ -269,7 +269,7 @@ impl Offsets {
     }
 
     #[inline]
-    fn minutes_at(&mut self, seconds: i64) -> i32 {
+    pub(in crate::format) fn minutes_at(&mut self, seconds: i64) -> i32 {
         if seconds < self.last.start || seconds >= self.last.end {
             self.last = self.find(seconds);
         }
