@@ -1,5 +1,6 @@
 //! Rowgate exports large query results: as files, and as streams of rows.
 
+pub mod cli;
 pub mod config;
 pub mod export;
 pub mod format;
