@@ -11,8 +11,9 @@ use datafusion_sql::sqlparser::{
         visit_expressions_mut,
     },
     dialect::PostgreSqlDialect,
+    keywords::Keyword,
     parser::{Parser, ParserError},
-    tokenizer::{Location, Token, Tokenizer},
+    tokenizer::{Location, Token, TokenWithSpan, Tokenizer},
 };
 
 use super::{expression::Refusal, functions, names};
@@ -21,6 +22,9 @@ use super::{expression::Refusal, functions, names};
 pub(super) const TEXT_BYTES_MAX: usize = 4096;
 /// Both planning and evaluation recurse over the tree.
 pub(super) const DEPTH_MAX: usize = 64;
+/// The parser counts up to three steps for what a reader calls one level. At its limit it takes words for names and
+/// complains about what follows, so that [`nested_too_deep`] has to come first.
+const PARSER_DEPTH_MAX: usize = 4 * DEPTH_MAX;
 /// Each may put a whole column into the result (`a || a || a ...`).
 pub(super) const COLUMN_USES_MAX: usize = 128;
 
@@ -38,8 +42,11 @@ pub(super) fn parse(text: &str, input: &Schema) -> Result<Expr, Refusal> {
     let tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
         .map_err(|error| Refusal::new(error.message.clone()).at(position(text, error.location)))?;
+    if let Some(place) = nested_too_deep(&tokens) {
+        return Err(too_deep().at(position(text, place)));
+    }
     let mut parser = Parser::new(&dialect)
-        .with_recursion_limit(DEPTH_MAX)
+        .with_recursion_limit(PARSER_DEPTH_MAX)
         .with_tokens_with_locations(tokens);
     let mut tree = parser
         .parse_expr()
@@ -111,6 +118,34 @@ pub(super) fn position(text: &str, location: Location) -> u32 {
         .sum();
     // TEXT_BYTES_MAX bounds both.
     u32::try_from(before as u64 + location.column.max(1)).unwrap_or(u32::MAX)
+}
+
+/// Where parentheses, `case` or signs are nested more than [`DEPTH_MAX`] deep.
+fn nested_too_deep(tokens: &[TokenWithSpan]) -> Option<Location> {
+    let mut open = 0_usize;
+    let mut prefixes = 0_usize;
+    for token in tokens {
+        let keyword = match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::Word(word) if word.quote_style.is_none() => word.keyword,
+            _ => Keyword::NoKeyword,
+        };
+        match (&token.token, keyword) {
+            (Token::LParen | Token::LBracket, _) | (_, Keyword::CASE) => open += 1,
+            (Token::RParen | Token::RBracket, _) | (_, Keyword::END) => {
+                open = open.saturating_sub(1);
+            }
+            _ => {}
+        }
+        prefixes = match (&token.token, keyword) {
+            (Token::Minus | Token::Plus, _) | (_, Keyword::NOT) => prefixes + 1,
+            _ => 0,
+        };
+        if open + prefixes > DEPTH_MAX {
+            return Some(token.span.start);
+        }
+    }
+    None
 }
 
 fn syntax_error(text: &str, error: ParserError) -> Refusal {

@@ -174,9 +174,7 @@ fn bombs_are_refused_before_they_go_off() {
     ];
     for bomb in deep {
         let (message, _) = refusal(&bomb);
-        // The parser takes a `not` that it may not go into for a name.
-        let known = ["nested", "times", "should end before not"];
-        let said = known.iter().any(|part| message.contains(part));
+        let said = message.contains("nested") || message.contains("times");
         assert!(said, "{}...: {message}", &bomb[..40]);
     }
     let (message, _) = refusal(&format!("'{}'", "x".repeat(5000)));
