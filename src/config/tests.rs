@@ -1,5 +1,7 @@
 //! Every rule of the configuration, by its effect.
 
+mod published;
+
 use std::{fs, path::PathBuf};
 
 use secrecy::ExposeSecret;
