@@ -10,10 +10,13 @@ mod arrow;
 mod columnar;
 mod compress;
 mod csv;
+mod ipc;
 mod json;
 mod jsonl;
 mod parquet;
+pub mod rows;
 mod scan;
+pub mod spool;
 pub mod text;
 pub mod xlsx;
 
@@ -59,6 +62,9 @@ pub enum Error {
     /// The request's options don't go together, or a column's type has no place in this format.
     #[error("{0}")]
     Invalid(Failure),
+    /// Stored rows that are not as they were written.
+    #[error("stored rows are damaged: {0}")]
+    Corrupt(String),
     /// Writing to the sink failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -84,6 +90,7 @@ impl Error {
                     .metadata("row", row.to_string())
             }
             Self::Invalid(failure) => failure,
+            Self::Corrupt(_) => Failure::new(Code::DataLoss, "CHECKSUM_MISMATCH", message),
             Self::Io(error) => Failure::internal(format!("{}: {error}", any::type_name::<Self>())),
             Self::Broken(text) => Failure::internal(text),
         }
