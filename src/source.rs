@@ -96,6 +96,36 @@ impl Error {
         }
     }
 
+    /// A definition's text is the operator's: what the database has against it goes to the log only.
+    fn blamed_on(self, text: &QueryText) -> Self {
+        match (self, text) {
+            (
+                Self::Rejected {
+                    sqlstate, message, ..
+                },
+                QueryText::Sql {
+                    origin: SqlOrigin::Definition(name),
+                    ..
+                },
+            ) => {
+                tracing::warn!(
+                    definition = name,
+                    sqlstate,
+                    message,
+                    "the source refused a definition"
+                );
+                Self::Rejected {
+                    sqlstate,
+                    message: format!(
+                        "the source refused the definition {name:?}; the server's log has the details"
+                    ),
+                    position: None,
+                }
+            }
+            (other, _) => other,
+        }
+    }
+
     /// What the client is told; the operator's text goes along for the log.
     pub fn into_failure(self) -> Failure {
         let retryable = self.retryable();

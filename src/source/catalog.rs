@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     DefinitionOptions, Error, Param, Query, QueryText, Source, SourceOptions, SqlOrigin,
+    mysql::MysqlSource,
     params::{self, ParamValue},
     placeholders::{self, Dialect},
     postgres::PostgresSource,
@@ -324,7 +325,10 @@ fn open(name: &str, options: &SourceOptions) -> Result<(Arc<dyn Source>, Dialect
             let source = SqliteSource::new(url).map_err(invalid)?;
             Ok((Arc::new(source), Dialect::Sqlite))
         }
-        "mysql" | "mariadb" => Err(invalid(format!("{scheme} sources are not there yet"))),
+        "mysql" | "mariadb" => {
+            let source = MysqlSource::new(url).map_err(invalid)?;
+            Ok((Arc::new(source), Dialect::Mysql))
+        }
         _ => Err(invalid(
             "must begin with postgres://, mysql:// or sqlite://".to_owned(),
         )),

@@ -8,6 +8,7 @@
 
 mod formats;
 mod harness;
+mod source_mysql;
 mod source_sqlite;
 mod support;
 mod tidy;

@@ -186,7 +186,7 @@ fn prepare<'a>(session: &'a Session, query: &Query) -> Result<Statement<'a>, Err
         .prepare(&rewritten.sql)
         .map_err(|error| {
             stopped(&error, &session.watch)
-                .unwrap_or_else(|| preparing(error, &query.text, &rewritten))
+                .unwrap_or_else(|| preparing(error, &query.text, &rewritten).blamed_on(&query.text))
         })?;
     check(&statement)?;
     bind(&mut statement, &rewritten.names, &query.params)?;

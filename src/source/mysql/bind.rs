@@ -1,0 +1,90 @@
+//! Parameters as MySQL's binary protocol has them.
+//!
+//! Dates and times are bound as text, which MySQL compares with a column as what the column is; those with a zone in
+//! UTC, the session's zone. Decimals are bound as numbers where that is exact, else as text.
+
+use sqlx::{Arguments, mysql::MySqlArguments};
+
+use super::super::{Error, Param, ParamValue};
+use crate::{export::Failure, source::decimal};
+
+/// Decimal digits that a double holds in any case.
+const DOUBLE_DIGITS: usize = 15;
+const NO_LISTS: &str =
+    "MySQL binds no lists: send a JSON text, and read it with json_table or json_contains";
+
+/// `names` has one entry for each `?`.
+pub fn bind(names: &[String], params: &[Param]) -> Result<MySqlArguments, Error> {
+    let mut arguments = MySqlArguments::default();
+    for name in names {
+        let invalid = |text: &str| {
+            Error::Invalid(Failure::invalid_field(format!("spec.params.{name}"), text))
+        };
+        let param = params
+            .iter()
+            .find(|param| param.name == *name)
+            .ok_or_else(|| invalid("is required"))?;
+        add(&mut arguments, &param.value).map_err(|text| invalid(&text))?;
+    }
+    Ok(arguments)
+}
+
+fn add(arguments: &mut MySqlArguments, value: &ParamValue) -> Result<(), String> {
+    let added = match value {
+        ParamValue::Null(_) => arguments.add(None::<String>),
+        // What `true` is in SQL here.
+        ParamValue::Bool(value) => arguments.add(i64::from(*value)),
+        ParamValue::Int64(value) => arguments.add(*value),
+        ParamValue::Float64(value) if !value.is_finite() => {
+            return Err("MySQL has no NaN and no infinity".to_owned());
+        }
+        ParamValue::Float64(value) => arguments.add(*value),
+        ParamValue::Decimal(text) => return add_decimal(arguments, text),
+        ParamValue::Text(text) => arguments.add(text.as_str()),
+        ParamValue::Date(date) => arguments.add(date.to_string()),
+        ParamValue::Time(time) => arguments.add(time.to_string()),
+        ParamValue::Timestamp(at) => arguments.add(datetime(*at)),
+        ParamValue::Timestamptz(at) => {
+            arguments.add(datetime(at.to_zoned(jiff::tz::TimeZone::UTC).datetime()))
+        }
+        ParamValue::Uuid(uuid) => arguments.add(uuid.hyphenated().to_string()),
+        ParamValue::Bytes(bytes) => arguments.add(bytes.as_slice()),
+        ParamValue::List(..) => return Err(NO_LISTS.to_owned()),
+        ParamValue::Untyped(json) => return add_untyped(arguments, json),
+    };
+    added.map_err(|error| error.to_string())
+}
+
+fn datetime(at: jiff::civil::DateTime) -> String {
+    format!("{} {}", at.date(), at.time())
+}
+
+fn add_decimal(arguments: &mut MySqlArguments, text: &str) -> Result<(), String> {
+    let added = match (text.parse::<i64>(), text.parse::<f64>()) {
+        (Ok(integer), _) => arguments.add(integer),
+        (_, Ok(double)) if decimal::significant_digits(text.as_bytes()) <= DOUBLE_DIGITS => {
+            arguments.add(double)
+        }
+        _ => arguments.add(text),
+    };
+    added.map_err(|error| error.to_string())
+}
+
+fn add_untyped(arguments: &mut MySqlArguments, json: &serde_json::Value) -> Result<(), String> {
+    use serde_json::Value as Json;
+    let added = match json {
+        Json::Null => arguments.add(None::<String>),
+        Json::Bool(value) => arguments.add(i64::from(*value)),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => arguments.add(integer),
+            (None, Some(real)) if real.fract() == 0.0 && real.abs() <= 9_007_199_254_740_992.0 => {
+                arguments.add(real as i64)
+            }
+            (None, Some(real)) => arguments.add(real),
+            (None, None) => return Err("must be a number that a double holds".to_owned()),
+        },
+        Json::String(text) => arguments.add(text.as_str()),
+        Json::Array(_) | Json::Object(_) => return Err(NO_LISTS.to_owned()),
+    };
+    added.map_err(|error| error.to_string())
+}
