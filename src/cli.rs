@@ -68,7 +68,7 @@ pub enum Command {
     /// Make sample data and show an export through the API
     Demo(DemoArgs),
     #[command(flatten)]
-    Client(ClientCommand),
+    Client(Box<ClientCommand>),
 }
 
 #[derive(Args, Debug)]

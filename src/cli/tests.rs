@@ -48,7 +48,7 @@ async fn rowgate(script: Script, args: &[&str]) -> Done {
         panic!("no client command");
     };
     let mut out = Vec::new();
-    let work = run(&cli.server, command, &mut out);
+    let work = run(&cli.server, *command, &mut out);
     let result = tokio::time::timeout(Duration::from_secs(30), work)
         .await
         .unwrap();
@@ -249,7 +249,7 @@ async fn a_server_that_is_not_there_is_told_with_a_next_step() {
     let Command::Client(command) = cli.command else {
         panic!();
     };
-    let failure = run(&cli.server, command, &mut Vec::new())
+    let failure = run(&cli.server, *command, &mut Vec::new())
         .await
         .unwrap_err();
     assert_eq!(failure.exit_code(), 4);

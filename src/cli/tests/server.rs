@@ -6,9 +6,8 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
 use crate::rpc::pb::{
@@ -38,24 +37,21 @@ pub struct Script {
 
 pub struct Server {
     pub url: String,
-    _stop: DropGuard,
+    /// Stops it when dropped.
+    _task: JoinSet<Result<(), tonic::transport::Error>>,
 }
 
 pub async fn serve(script: Script) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
-    let stopped = stop.clone().cancelled_owned();
     let service = ExportServiceServer::new(Scripted(Mutex::new(script)));
-    tokio::spawn(
+    let mut task = JoinSet::new();
+    task.spawn(
         tonic::transport::Server::builder()
             .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
+            .serve_with_incoming(TcpListenerStream::new(listener)),
     );
-    Server {
-        url,
-        _stop: stop.drop_guard(),
-    }
+    Server { url, _task: task }
 }
 
 struct Scripted(Mutex<Script>);
