@@ -151,7 +151,7 @@ mod tests {
         let fields = schema.schema().fields();
         assert_eq!(*fields[0].data_type(), DataType::Utf8);
         assert_eq!(fields[0].metadata().len(), 1);
-        assert_eq!(*fields[1], Field::new("b", DataType::Utf8, false).into());
+        assert_eq!(fields[1], Arc::new(Field::new("b", DataType::Utf8, false)));
         let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
         assert_eq!(*fields[2].data_type(), list);
     }

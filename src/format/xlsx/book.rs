@@ -329,8 +329,7 @@ mod tests {
     fn a_panic_of_the_library_becomes_the_io_error_behind_it() {
         let failed = guarded::<()>(|| {
             let error = io::Error::from_raw_os_error(28);
-            Err::<(), _>(error).expect("Couldn't write to xml file");
-            Ok(())
+            panic!("Couldn't write to xml file: {error:?}")
         });
         assert!(
             matches!(failed, Err(Error::Io(error)) if error.kind() == io::ErrorKind::StorageFull)
