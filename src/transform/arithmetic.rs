@@ -7,7 +7,7 @@
 use std::{hash::Hash, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Datum, new_empty_array},
+    array::{Array, ArrayRef, AsArray, Datum, StringArray, new_empty_array},
     compute::{
         cast,
         kernels::{
@@ -238,7 +238,9 @@ fn check_decimal(result: &ArrayRef) -> Result<()> {
 
 fn join(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
     let (left, right) = (left.as_string::<i32>(), right.as_string::<i32>());
-    let bytes = left.value_data().len() + right.value_data().len();
+    // From first to last offset: an array may be a slice of a much larger one.
+    let bytes_of = |text: &StringArray| (text.offsets()[text.len()] - text.offsets()[0]) as usize;
+    let bytes = bytes_of(left) + bytes_of(right);
     if bytes > RESULT_BYTES_MAX {
         return Err(exec_datafusion_err!(
             "the result of || takes more than {RESULT_BYTES_MAX} bytes for one batch of rows"

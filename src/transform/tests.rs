@@ -1,4 +1,5 @@
 mod chain;
+mod documentation;
 mod property;
 mod refusals;
 mod sample;
