@@ -65,12 +65,22 @@ impl Rewritten {
 /// [`Error::Rejected`] for an empty text, a second statement, a NUL character, and the database's own parameter
 /// syntax (`$1`, `?`), which would be mixed up with the rewritten ones.
 pub fn rewrite(sql: &str, dialect: Dialect) -> Result<Rewritten, Error> {
+    rewrite_with_casts(sql, dialect, &[])
+}
+
+/// As [`rewrite`]; a parameter whose place in `casts` holds a type is written as `($1::text::TYPE)`. PostgreSQL only.
+pub fn rewrite_with_casts(
+    sql: &str,
+    dialect: Dialect,
+    casts: &[Option<String>],
+) -> Result<Rewritten, Error> {
     let chars: Vec<char> = sql.chars().collect();
     if let Some(at) = chars.iter().position(|c| *c == '\0') {
         return Err(rejected("the SQL text holds a NUL character", at));
     }
     let mut rewriter = Rewriter {
         dialect,
+        casts,
         chars: &chars,
         at: 0,
         out: String::with_capacity(sql.len() + 8),
@@ -88,6 +98,7 @@ pub fn rewrite(sql: &str, dialect: Dialect) -> Result<Rewritten, Error> {
 
 struct Rewriter<'a> {
     dialect: Dialect,
+    casts: &'a [Option<String>],
     chars: &'a [char],
     at: usize,
     out: String,
@@ -183,7 +194,10 @@ impl Rewriter<'_> {
                     self.names.push(name);
                     self.names.len() - 1
                 });
-                format!("${}", index + 1)
+                match self.casts.get(index).and_then(Option::as_ref) {
+                    Some(cast) => format!("(${}::text::{cast})", index + 1),
+                    None => format!("${}", index + 1),
+                }
             }
             Dialect::Mysql | Dialect::Sqlite => {
                 self.names.push(name);

@@ -9,6 +9,7 @@
 mod formats;
 mod harness;
 mod source_mysql;
+mod source_postgres;
 mod source_sqlite;
 mod support;
 mod tidy;
