@@ -69,7 +69,7 @@ create index jobs_ended on jobs (ended_at) where state in (4, 5, 6);
 
 -- What operators set, and the key that authenticates tokens. One row.
 create table control (
-    only smallint primary key check (only = 1),
+    single smallint primary key check (single = 1),
     paused boolean not null default false,
     limits json not null default '{}',
     token_key bytea not null

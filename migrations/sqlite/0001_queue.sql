@@ -56,7 +56,7 @@ create index jobs_expiring on jobs (result_expires_at)
 create index jobs_ended on jobs (ended_at) where state in (4, 5, 6);
 
 create table control (
-    only integer primary key check (only = 1),
+    single integer primary key check (single = 1),
     paused integer not null default 0,
     limits text not null default '{}',
     token_key blob not null

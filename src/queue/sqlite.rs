@@ -119,10 +119,12 @@ impl SqliteStore {
             .execute(&mut *tx)
             .await?;
         }
-        sqlx::query("insert into control (only, token_key) values (1, $1) on conflict do nothing")
-            .bind(migrations::new_token_key())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "insert into control (single, token_key) values (1, $1) on conflict do nothing",
+        )
+        .bind(migrations::new_token_key())
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 

@@ -6,6 +6,7 @@
     reason = "a panic is how a test says what is wrong; tests read what the harness exports, and may spawn"
 )]
 
+mod conformance;
 mod formats;
 mod harness;
 mod source_mysql;
