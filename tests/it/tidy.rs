@@ -120,7 +120,8 @@ fn the_edges_stay_at_the_edges() {
     let mut wrong = Vec::new();
     for file in sources() {
         for (crates, places, instead) in CRATES {
-            if places.contains(&file.top.as_str()) {
+            // A module's own tests may read with a crate what the module writes by hand.
+            if places.contains(&file.top.as_str()) || file.path.ends_with("/tests.rs") {
                 continue;
             }
             for (line, name) in file.crates_named(crates) {
