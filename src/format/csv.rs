@@ -79,8 +79,8 @@ impl Render for CsvEncoder {
             }
             out.extend_from_slice(self.style.line_end);
         }
-        if rows > 0 {
-            self.row_bytes.store(out.len() / rows, Ordering::Relaxed);
+        if let Some(row_bytes) = out.len().checked_div(rows) {
+            self.row_bytes.store(row_bytes, Ordering::Relaxed);
             out = self.compressor.compress(out)?;
         }
         Ok(Rendered {

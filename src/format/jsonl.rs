@@ -50,8 +50,8 @@ impl Render for JsonlEncoder {
             self.objects.write_row(&mut columns, row, &mut out);
             out.push(b'\n');
         }
-        if rows > 0 {
-            self.row_bytes.store(out.len() / rows, Ordering::Relaxed);
+        if let Some(row_bytes) = out.len().checked_div(rows) {
+            self.row_bytes.store(row_bytes, Ordering::Relaxed);
             out = self.compressor.compress(out)?;
         }
         Ok(Rendered {

@@ -9,10 +9,7 @@ mod values;
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use arrow::{
@@ -185,8 +182,8 @@ impl RowRender {
             }
             Form::ArrowIpc(_) => unreachable!("record batches are not written row by row"),
         };
-        if rows > 0 {
-            self.row_bytes.store(bytes.len() / rows, Ordering::Relaxed);
+        if let Some(row_bytes) = bytes.len().checked_div(rows) {
+            self.row_bytes.store(row_bytes, Ordering::Relaxed);
         }
         Ok(Written {
             bytes: bytes.into(),

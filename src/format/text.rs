@@ -26,7 +26,7 @@ use arrow::{
         TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
     },
 };
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 
 use crate::export::{
     Failure,
@@ -67,15 +67,13 @@ enum Form {
 }
 
 impl Column {
-    /// A zoned time is written in `zone`; a column that carries another zone than UTC (`at_zone`) keeps its own.
+    /// Zoned times are written in `zone`, whatever zone the column's type names: Arrow's values are UTC in any case.
     ///
     /// # Errors
     /// [`Error::Invalid`] for types that have no text form here.
     pub fn compile(field: &Field, zone: &TimeZone) -> Result<Self, Error> {
         let form = match field.data_type() {
-            DataType::Timestamp(_, Some(own)) => {
-                Form::Zoned(Offsets::new(zone_of(field.name(), own, zone)?))
-            }
+            DataType::Timestamp(_, Some(_)) => Form::Zoned(Offsets::new(zone.clone())),
             DataType::List(item) | DataType::LargeList(item) => {
                 Form::List(Arc::new(Self::compile(item, zone)?))
             }
@@ -321,34 +319,6 @@ fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + 2 * bytes.len(), 0);
     hex::encode_to_slice(bytes, &mut out[start..]).expect("the slice was made for it");
-}
-
-fn zone_of(column: &str, own: &str, export: &TimeZone) -> Result<TimeZone, Error> {
-    if matches!(own, "UTC" | "Etc/UTC" | "Z" | "+00:00" | "+00" | "+0000") {
-        return Ok(export.clone());
-    }
-    fixed_offset(own)
-        .or_else(|| TimeZone::get(own).ok())
-        .ok_or_else(|| {
-            Error::Invalid(Failure::invalid_field(
-                "spec.columns",
-                format!("column {column} has the time zone {own}, which is not known here"),
-            ))
-        })
-}
-
-/// `+08:00`, as Arrow writes zones without a name.
-fn fixed_offset(text: &str) -> Option<TimeZone> {
-    let (sign, rest) = match text.as_bytes() {
-        [b'+', ..] => (1, &text[1..]),
-        [b'-', ..] => (-1, &text[1..]),
-        _ => return None,
-    };
-    let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "0"));
-    let seconds = hours.parse::<i32>().ok()? * 3_600 + minutes.parse::<i32>().ok()? * 60;
-    Offset::from_seconds(sign * seconds)
-        .ok()
-        .map(TimeZone::fixed)
 }
 
 fn is_plain(data_type: &DataType) -> bool {

@@ -1,4 +1,4 @@
-use std::io::Cursor;
+use std::{io::Cursor, sync::Arc};
 
 use arrow::{
     array::*,
@@ -287,7 +287,7 @@ fn chunks_aim_at_64_to_256_kib() {
         for chunk in &chunks {
             let bytes = chunk.payload.len();
             assert!(
-                bytes <= CHUNK_BYTES_AIM && bytes >= CHUNK_BYTES_AIM / 4,
+                (CHUNK_BYTES_AIM / 4..=CHUNK_BYTES_AIM).contains(&bytes),
                 "{encoding:?}: {bytes}"
             );
         }
