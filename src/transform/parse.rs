@@ -290,6 +290,9 @@ impl Check<'_> {
             // `current_date` and the like are written without parentheses.
             let message = match functions::refused(&name.value) {
                 Some(reason) => reason,
+                None if name.quote_style.is_some() => {
+                    format!("{message}; text is written in single quotes: 'text'")
+                }
                 None => message,
             };
             self.at(Refusal::new(message), name.span.start)

@@ -37,6 +37,7 @@ fn unknown_names() {
     check(&[
         ("1 + emial", "did you mean \"email\"?", 5),
         ("name", "did you mean \"Name\"?", 1),
+        ("email = \"new\"", "text is written in single quotes", 9),
         ("t.email", "write email alone", 1),
         ("id = 1 and uper(email) = 'X'", "did you mean \"upper\"", 12),
         ("upper(substr(emial, 1))", "did you mean \"email\"?", 14),
