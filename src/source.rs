@@ -265,7 +265,8 @@ impl ReadOptions {
 }
 
 /// Takes what a read produces: first the schema, once, then batches in order. Calls block their thread while the queue
-/// behind is full; that time is back-pressure, not the source's.
+/// behind is full; that time is back-pressure, not the source's. A call that blocks returns when the read's
+/// `ReadOptions::cancel` fires: the thread of the read does nothing else meanwhile, so it can't stop the query itself.
 pub trait BatchOut {
     /// # Errors
     /// The receiver is gone or refused the schema: the read stops with [`Error::Closed`].

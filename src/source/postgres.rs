@@ -176,7 +176,11 @@ impl Source for PostgresSource {
         Box::pin(async move {
             let mut patience = Patience::new(options.statement_timeout, &options.cancel);
             let mut session = patience.wait(Session::open(&self.options)).await??;
-            let result = read(&mut session, query, options, &mut patience, out).await;
+            let result = match read(&mut session, query, options, &mut patience, out).await {
+                // The queue behind lets go of a cancelled export.
+                Err(Error::Closed) if patience.is_cancelled() => Err(Error::Cancelled),
+                result => result,
+            };
             let snapshot = Some(session.snapshot.clone()).filter(|s| !s.is_empty());
             self.close(session, &result).await;
             result.map(|()| ReadSummary { snapshot })

@@ -5,7 +5,7 @@ mod params;
 mod reading;
 mod refusals;
 mod stopping;
-mod types;
+mod values;
 
 use std::time::Duration;
 

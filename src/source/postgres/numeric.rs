@@ -174,7 +174,7 @@ pub fn encode(text: &str) -> Option<Vec<u8>> {
     let lead = (4 - point.rem_euclid(4)) % 4;
     digits.splice(0..0, std::iter::repeat_n(0, lead as usize));
     point += lead;
-    while digits.len() % 4 != 0 {
+    while !digits.len().is_multiple_of(4) {
         digits.push(0);
     }
     let mut groups: Vec<u16> = digits

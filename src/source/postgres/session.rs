@@ -73,19 +73,21 @@ impl Session {
                 pid: pid.ok_or_else(unreadable)?,
                 started: text(1).unwrap_or_default(),
             },
-            snapshot: text(2).unwrap_or_default(),
+            snapshot: snapshot_of(&row),
             schema: text(3),
             connection,
         })
     }
 
-    /// A new transaction after a statement was refused.
+    /// A new transaction with a new snapshot, after a statement was refused.
     pub async fn restart(&mut self) -> Result<(), Error> {
         sqlx::raw_sql("rollback")
             .execute(&mut self.connection)
             .await
             .map_err(failures::of_connection)?;
-        begin(&mut self.connection).await.map(drop)
+        let row = begin(&mut self.connection).await?;
+        self.snapshot = snapshot_of(&row);
+        Ok(())
     }
 
     /// After the last row was read, or an error that the server told.
@@ -182,6 +184,10 @@ async fn begin(connection: &mut PgConnection) -> Result<PgRow, Error> {
         .ok_or_else(|| Error::Unavailable {
             operator: "the server answered the session's setup with nothing".to_owned(),
         })
+}
+
+fn snapshot_of(row: &PgRow) -> String {
+    cell(row, 2).unwrap_or_default().to_owned()
 }
 
 /// A cell of the simple protocol, which is text.

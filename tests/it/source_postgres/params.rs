@@ -165,6 +165,7 @@ fn catalog_of(url: &str, definitions: &[(&str, DefinitionOptions)]) -> Catalog {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 async fn a_definitions_values_keep_their_declared_types_where_the_server_takes_them() {
     let db = Database::create().await;
     db.execute("create type mood as enum ('sad', 'ok')").await;

@@ -58,7 +58,10 @@ async fn gone(db: &Database, since: Instant) {
 #[tokio::test]
 async fn a_cancel_before_the_first_row_ends_the_query() {
     let db = Database::create().await;
-    let resolved = sql(&db.url, "select pg_sleep(600)").await.unwrap();
+    // A reader needs no rights of its own to stop what it runs.
+    let role = &db.name;
+    db.execute(&format!("create role {role} login")).await;
+    let resolved = sql(&db.url_as(role), "select pg_sleep(600)").await.unwrap();
     let running = start(resolved, options(), Collected::default());
     wait_for_query(&db, 1).await;
     let since = Instant::now();
@@ -66,6 +69,7 @@ async fn a_cancel_before_the_first_row_ends_the_query() {
     let (outcome, _) = running.finish(SECOND).await;
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
     gone(&db, since).await;
+    db.execute(&format!("drop role {role}")).await;
 }
 
 #[tokio::test]
