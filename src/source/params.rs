@@ -298,6 +298,17 @@ impl std::fmt::Display for ParamType {
     }
 }
 
+impl ParamValue {
+    /// How many values a list has; `None` for a single value.
+    pub fn list_len(&self) -> Option<usize> {
+        match self {
+            Self::List(_, items) => Some(items.len()),
+            Self::Untyped(Value::Array(items)) => Some(items.len()),
+            _ => None,
+        }
+    }
+}
+
 impl TryFrom<String> for ParamType {
     type Error = String;
 

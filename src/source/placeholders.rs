@@ -7,7 +7,7 @@
 //! A `:` followed by a letter or `_` is a placeholder wherever code may stand; `::` and `:=` are not. A PostgreSQL
 //! slice with a column as its upper bound needs a space: `a[1: n]`.
 
-use super::Error;
+use super::{Error, Param};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
@@ -59,7 +59,42 @@ impl Rewritten {
         }
         names
     }
+
+    /// For databases that bind no arrays: the `?` of a list becomes one for each of its values, so that
+    /// `id in (:ids)` means what it says. `names` stays as it is: whoever binds goes through a list's values.
+    pub fn expand_lists(mut self, params: &[Param]) -> Self {
+        let counts: Vec<_> = self
+            .names
+            .iter()
+            .map(|name| params.iter().find(|param| param.name == *name))
+            .map(|param| param.and_then(|param| param.value.list_len()))
+            .collect();
+        if counts.iter().all(Option::is_none) {
+            return self;
+        }
+        let chars: Vec<char> = self.sql.chars().collect();
+        let (mut out, mut copied, mut grown) = (String::new(), 0, 0);
+        for (edit, count) in self.edits.iter_mut().zip(counts) {
+            let text = match count {
+                None => "?".to_owned(),
+                Some(0) => EMPTY_LIST.to_owned(),
+                Some(count) => vec!["?"; count].join(", "),
+            };
+            out.extend(&chars[copied..edit.at]);
+            out.push_str(&text);
+            copied = edit.at + edit.len;
+            edit.at += grown;
+            grown += text.len() - edit.len;
+            edit.len = text.len();
+        }
+        out.extend(&chars[copied..]);
+        self.sql = out;
+        self
+    }
 }
+
+/// Nothing is in it, and everything is not in it; `in ()` is no SQL for MySQL.
+const EMPTY_LIST: &str = "select null from (select 1) as none where 1 = 0";
 
 /// # Errors
 /// [`Error::Rejected`] for an empty text, a second statement, a NUL character, and the database's own parameter

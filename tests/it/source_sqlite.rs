@@ -195,12 +195,46 @@ async fn parameters_are_bound_with_their_types() {
     outcome.expect("the read succeeds");
     assert_eq!(rows(&got), ["41|0.25|'; drop table t; --|1|NULL|42|:i"]);
 
-    let list = sql_with(&file.url, "select :l", &[("l", json!([1, 2]))])
+    let nested = sql_with(&file.url, "select :l", &[("l", json!([[1]]))])
         .await
         .expect("allowed");
-    let (outcome, _) = read(list, options()).await;
-    let failure = outcome.expect_err("lists can't be bound").into_failure();
+    let described = nested.source.describe(&nested.query).await;
+    let failure = described.expect_err("a list of lists").into_failure();
     assert_eq!(failure.violations[0].field, "spec.params.l");
+}
+
+#[tokio::test]
+async fn lists_are_bound_value_by_value() {
+    let file = file(
+        "create table l(n integer, s text); insert into l values (1, 'a'), (2, 'b'), (3, 'c')",
+    );
+    for (text, list, expected) in [
+        (
+            "select n from l where n in (:l) order by n",
+            json!([1, 3, 99]),
+            vec!["1", "3"],
+        ),
+        ("select n from l where n in (:l)", json!([]), vec![]),
+        (
+            "select n from l where n not in (:l) order by n",
+            json!([]),
+            vec!["1", "2", "3"],
+        ),
+        (
+            "select n from l where s in (:l) and n < 9",
+            json!(["b' or 1 = 1 --", "c"]),
+            vec!["3"],
+        ),
+    ] {
+        let resolved = sql_with(&file.url, text, &[("l", list)])
+            .await
+            .expect("allowed");
+        let described = resolved.source.describe(&resolved.query).await.expect(text);
+        let (outcome, got) = read(resolved, options()).await;
+        outcome.expect(text);
+        assert_eq!(got.schema, Some(described.schema));
+        assert_eq!(rows(&got), expected, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Parameters as MySQL's binary protocol has them.
 //!
 //! Dates and times are bound as text, which MySQL compares with a column as what the column is; those with a zone in
-//! UTC, the session's zone. Decimals are bound as numbers where that is exact, else as text.
+//! UTC, the session's zone. Decimals are bound as numbers where that is exact, else as text. A list is bound value by
+//! value, see `expand_lists`.
 
 use sqlx::{Arguments, mysql::MySqlArguments};
 
@@ -10,10 +11,9 @@ use crate::{export::Failure, source::decimal};
 
 /// Decimal digits that a double holds in any case.
 const DOUBLE_DIGITS: usize = 15;
-const NO_LISTS: &str =
-    "MySQL binds no lists: send a JSON text, and read it with json_table or json_contains";
+const NESTED: &str = "must be one value, or a list of single values";
 
-/// `names` has one entry for each `?`.
+/// `names` has one entry for each `?`, and for each list.
 pub fn bind(names: &[String], params: &[Param]) -> Result<MySqlArguments, Error> {
     let mut arguments = MySqlArguments::default();
     for name in names {
@@ -49,7 +49,14 @@ fn add(arguments: &mut MySqlArguments, value: &ParamValue) -> Result<(), String>
         }
         ParamValue::Uuid(uuid) => arguments.add(uuid.hyphenated().to_string()),
         ParamValue::Bytes(bytes) => arguments.add(bytes.as_slice()),
-        ParamValue::List(..) => return Err(NO_LISTS.to_owned()),
+        ParamValue::List(_, items) => {
+            return items.iter().try_for_each(|item| add(arguments, item));
+        }
+        ParamValue::Untyped(serde_json::Value::Array(items)) => {
+            return items
+                .iter()
+                .try_for_each(|item| add_untyped(arguments, item));
+        }
         ParamValue::Untyped(json) => return add_untyped(arguments, json),
     };
     added.map_err(|error| error.to_string())
@@ -84,7 +91,7 @@ fn add_untyped(arguments: &mut MySqlArguments, json: &serde_json::Value) -> Resu
             (None, None) => return Err("must be a number that a double holds".to_owned()),
         },
         Json::String(text) => arguments.add(text.as_str()),
-        Json::Array(_) | Json::Object(_) => return Err(NO_LISTS.to_owned()),
+        Json::Array(_) | Json::Object(_) => return Err(NESTED.to_owned()),
     };
     added.map_err(|error| error.to_string())
 }

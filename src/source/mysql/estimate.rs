@@ -39,7 +39,7 @@ pub async fn estimate(
         }
         QueryText::Sql { sql, .. } => (sql.clone(), None),
     };
-    let rewritten = placeholders::rewrite(&sql, Dialect::Mysql)?;
+    let rewritten = placeholders::rewrite(&sql, Dialect::Mysql)?.expand_lists(&query.params);
     let explain = if session.is_mariadb {
         "explain extended"
     } else {

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use sqlx::{
-    AssertSqlSafe, Column as _, ColumnOrigin, Decode, Executor, MySql, Row, SqlSafeStr, Statement,
+    Arguments as _, AssertSqlSafe, Column as _, ColumnOrigin, Decode, Executor, MySql, Row,
+    SqlSafeStr, Statement,
     mysql::{MySqlColumn, MySqlRow},
 };
 
@@ -32,7 +33,7 @@ const READING: [&str; 8] = [
 pub struct Plan {
     /// With `?` for parameters.
     pub sql: String,
-    /// One for each `?`.
+    /// One for each `?`, and for each list.
     pub names: Vec<String>,
     pub columns: Vec<Planned>,
 }
@@ -55,7 +56,9 @@ async fn prepare(session: &mut Session, query: &Query) -> Result<Plan, Error> {
         QueryText::Table(of) => {
             placeholders::rewrite(&table::select(of, "*", Dialect::Mysql), Dialect::Mysql)?
         }
-        QueryText::Sql { sql, .. } => placeholders::rewrite(sql, Dialect::Mysql)?,
+        QueryText::Sql { sql, .. } => {
+            placeholders::rewrite(sql, Dialect::Mysql)?.expand_lists(&query.params)
+        }
     };
     let word = first_word(&rewritten.sql);
     if !READING.contains(&word.as_str()) {
@@ -66,11 +69,10 @@ async fn prepare(session: &mut Session, query: &Query) -> Result<Plan, Error> {
         .prepare(AssertSqlSafe(rewritten.sql.clone()).into_sql_str())
         .await
         .map_err(|error| preparing(&error))?;
-    let parameter_count = match statement.parameters() {
-        Some(sqlx::Either::Right(count)) => count,
-        _ => rewritten.names.len(),
-    };
-    if parameter_count != rewritten.names.len() {
+    let bound = bind(&rewritten.names, &query.params)?.len();
+    if let Some(sqlx::Either::Right(count)) = statement.parameters()
+        && count != bound
+    {
         return Err(rejected("parameters are written as `:name`"));
     }
     let prepared = statement.columns().to_vec();

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::source::ParamValue;
 
 fn postgres(sql: &str) -> Rewritten {
     rewrite(sql, Dialect::Postgres).expect("accepted")
@@ -220,4 +221,41 @@ proptest! {
     fn hostile_text_is_taken_or_refused(sql in "[:;'\"`$eE\\[\\]/*\\-#\\\\\n a]{0,40}", dialect in any_dialect()) {
         let _ = rewrite(&sql, dialect);
     }
+}
+
+#[test]
+fn lists_become_one_placeholder_for_each_value() {
+    let list = |name: &str, values: serde_json::Value| Param {
+        name: name.to_owned(),
+        value: ParamValue::Untyped(values),
+    };
+    let params = [
+        list("ids", serde_json::json!([1, 2, 3])),
+        list("none", serde_json::json!([])),
+        list("one", serde_json::json!(1)),
+    ];
+    let sql = "select '?é' where a in (:ids) and b = :one and c in (:none) and oops";
+    let rewritten = rewrite(sql, Dialect::Mysql)
+        .expect("good")
+        .expand_lists(&params);
+    assert_eq!(
+        rewritten.sql,
+        "select '?é' where a in (?, ?, ?) and b = ? and c in \
+         (select null from (select 1) as none where 1 = 0) and oops"
+    );
+    assert_eq!(rewritten.names, ["ids", "one", "none"]);
+    let position = |text: &str| {
+        rewritten
+            .sql
+            .split(text)
+            .next()
+            .expect("a part")
+            .chars()
+            .count()
+    };
+    let client = |text: &str| sql.split(text).next().expect("a part").chars().count();
+    assert_eq!(
+        rewritten.client_position(position("oops") as u32 + 1),
+        client("oops") as u32 + 1
+    );
 }

@@ -1,7 +1,8 @@
 //! Parameters as SQLite has them: integer, real, text, blob.
 //!
 //! Times are bound in the form that SQLite's own functions write, timestamps with a zone in UTC; comparing them with
-//! another form needs `datetime(column)`. Decimals are bound as numbers where that is exact, else as text.
+//! another form needs `datetime(column)`. Decimals are bound as numbers where that is exact, else as text. A list is
+//! bound value by value, see `expand_lists`.
 
 use rusqlite::{Statement, types::Value};
 
@@ -11,20 +12,14 @@ use crate::{export::Failure, source::decimal};
 /// Decimal digits that a double holds in any case.
 const REAL_DIGITS: usize = 15;
 
-/// `names` has one entry for each `?`.
+/// `names` has one entry for each `?`, and for each list.
 pub fn bind(
     statement: &mut Statement<'_>,
     names: &[String],
     params: &[Param],
 ) -> Result<(), Error> {
-    if statement.parameter_count() != names.len() {
-        return Err(Error::Rejected {
-            sqlstate: None,
-            message: "parameters are written as `:name`".to_owned(),
-            position: None,
-        });
-    }
-    for (index, name) in names.iter().enumerate() {
+    let mut bound = 0;
+    for name in names {
         let invalid = |text: &str| {
             Error::Invalid(Failure::invalid_field(format!("spec.params.{name}"), text))
         };
@@ -32,12 +27,29 @@ pub fn bind(
             .iter()
             .find(|param| param.name == *name)
             .ok_or_else(|| invalid("is required"))?;
-        let value = value(&param.value).map_err(invalid)?;
-        statement
-            .raw_bind_parameter(index + 1, value)
-            .map_err(|error| invalid(&error.to_string()))?;
+        for value in values(&param.value).map_err(invalid)? {
+            bound += 1;
+            statement
+                .raw_bind_parameter(bound, value)
+                .map_err(|error| invalid(&error.to_string()))?;
+        }
+    }
+    if statement.parameter_count() != bound {
+        return Err(Error::Rejected {
+            sqlstate: None,
+            message: "parameters are written as `:name`".to_owned(),
+            position: None,
+        });
     }
     Ok(())
+}
+
+fn values(of: &ParamValue) -> Result<Vec<Value>, &'static str> {
+    match of {
+        ParamValue::List(_, items) => items.iter().map(value).collect(),
+        ParamValue::Untyped(serde_json::Value::Array(items)) => items.iter().map(untyped).collect(),
+        single => Ok(vec![value(single)?]),
+    }
 }
 
 fn value(value: &ParamValue) -> Result<Value, &'static str> {
@@ -58,7 +70,7 @@ fn value(value: &ParamValue) -> Result<Value, &'static str> {
         }
         ParamValue::Uuid(uuid) => Value::Text(uuid.hyphenated().to_string()),
         ParamValue::Bytes(bytes) => Value::Blob(bytes.clone()),
-        ParamValue::List(..) => return Err(NO_LISTS),
+        ParamValue::List(..) => return Err(NESTED),
         ParamValue::Untyped(json) => untyped(json)?,
     })
 }
@@ -79,7 +91,7 @@ fn number(text: &str) -> Value {
     }
 }
 
-const NO_LISTS: &str = "SQLite binds no lists: send a JSON text, and read it with json_each(:name)";
+const NESTED: &str = "must be one value, or a list of single values";
 
 fn untyped(json: &serde_json::Value) -> Result<Value, &'static str> {
     use serde_json::Value as Json;
@@ -95,6 +107,6 @@ fn untyped(json: &serde_json::Value) -> Result<Value, &'static str> {
             (None, None) => return Err("must be a number that a double holds"),
         },
         Json::String(text) => Value::Text(text.clone()),
-        Json::Array(_) | Json::Object(_) => return Err(NO_LISTS),
+        Json::Array(_) | Json::Object(_) => return Err(NESTED),
     })
 }

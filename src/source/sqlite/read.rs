@@ -125,7 +125,8 @@ pub fn estimate(
             (name, None, of.limit)
         }
         QueryText::Sql { sql, .. } => {
-            let rewritten = placeholders::rewrite(sql, Dialect::Sqlite)?;
+            let rewritten =
+                placeholders::rewrite(sql, Dialect::Sqlite)?.expand_lists(&query.params);
             let inner = format!("(select 1 from (\n{}\n) limit {COUNT_MAX})", rewritten.sql);
             (inner, Some(rewritten), None)
         }
@@ -179,7 +180,9 @@ fn prepare<'a>(session: &'a Session, query: &Query) -> Result<Statement<'a>, Err
         QueryText::Table(of) => {
             placeholders::rewrite(&table::select(of, "*", Dialect::Sqlite), Dialect::Sqlite)?
         }
-        QueryText::Sql { sql, .. } => placeholders::rewrite(sql, Dialect::Sqlite)?,
+        QueryText::Sql { sql, .. } => {
+            placeholders::rewrite(sql, Dialect::Sqlite)?.expand_lists(&query.params)
+        }
     };
     let mut statement = session
         .connection
