@@ -19,12 +19,14 @@
 //! | 9 | a defect of the server |
 //! | 130 | interrupted; an export that was submitted goes on |
 
+mod demo;
 mod download;
 mod failure;
 mod fields;
 mod json;
 mod list;
 mod progress;
+mod serve;
 mod spec;
 mod stream;
 mod submit;
@@ -136,6 +138,43 @@ type Client = ExportServiceClient<Channel>;
 /// Room beyond the 4 MiB that a server sends at most.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs any command, tells what went wrong on stderr, and returns the exit code.
+pub async fn main(cli: Cli) -> u8 {
+    let outcome = match cli.command {
+        Command::Client(command) => {
+            let ended = run(&cli.server, *command, &mut std::io::stdout()).await;
+            return ended.map_or_else(|failure| report(&failure), |()| 0);
+        }
+        Command::Serve(args) => {
+            log_to_stderr();
+            serve::serve(args).await
+        }
+        Command::Demo(args) => demo::demo(args).await,
+        Command::Migrate(args) => serve::migrate(args).await,
+        Command::Config(command) => serve::config(command),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("rowgate: {error:#}");
+            1
+        }
+    }
+}
+
+fn report(failure: &Failure) -> u8 {
+    eprintln!("rowgate: {failure}");
+    failure.exit_code()
+}
+
+/// Text for people; `RUST_LOG` is deliberately not read: the configuration is the one place for settings.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+}
 
 /// Runs a client command to its end or to Ctrl-C; what it prints goes to `out`, progress to the terminal on stderr.
 pub async fn run(

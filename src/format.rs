@@ -74,6 +74,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Rows of a batch count from 0; this makes them count from the start of the result.
+    pub fn after_rows(mut self, rows_before: u64) -> Self {
+        if let Self::Value { row, .. } | Self::RowTooLarge { row, .. } = &mut self {
+            *row += rows_before;
+        }
+        self
+    }
+
     pub fn into_failure(self) -> Failure {
         let message = self.to_string();
         match self {

@@ -14,6 +14,7 @@ mod mysql;
 mod params;
 mod placeholders;
 mod postgres;
+pub mod sample;
 mod sqlite;
 mod table;
 

@@ -19,6 +19,8 @@ use arrow::{
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 
+use crate::export::RowEncoding;
+
 use super::{
     Error, Payload, Render, Rendered, RowChunk,
     ipc::{self, BodyCompression, MessageWriter, PlainSchema},
@@ -30,16 +32,6 @@ use super::{
 pub const CHUNK_BYTES_AIM: usize = 256 << 10;
 /// No chunk passes it: gRPC clients refuse messages of more than 4 MiB by default.
 pub const CHUNK_BYTES_MAX: usize = 3 << 20;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RowEncoding {
-    /// `google.protobuf.ListValue`s, for people and grpcurl.
-    Values,
-    /// Encapsulated record batches.
-    ArrowIpc,
-    /// Objects, joined by newlines.
-    JsonLines,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowOptions {

@@ -23,4 +23,4 @@ pub use response::{
     progress_to_proto, result_to_proto, source_to_proto, worker_to_proto,
 };
 pub use spec::{spec_from_proto, spec_to_proto};
-pub use value::{duration_to_proto, json_to_value, timestamp_to_proto};
+pub use value::{duration_to_proto, int64, json_to_value, timestamp_to_proto};

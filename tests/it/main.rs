@@ -7,6 +7,7 @@
 )]
 
 mod conformance;
+mod e2e;
 mod formats;
 mod harness;
 mod source_mysql;

@@ -8,6 +8,7 @@ pub mod postgres;
 pub mod program;
 pub mod reading;
 pub mod redis;
+pub mod rowgate;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 

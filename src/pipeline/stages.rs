@@ -1,0 +1,248 @@
+//! The three stages as they run on their threads.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::{
+    export::{ColumnFidelity, Failure},
+    format::{self, Rendered},
+    source::{self, BatchOut, Query, ReadOptions, ReadSummary, Source},
+    task,
+};
+
+use super::{Prepare, Run, Sink, Stages, Written};
+
+/// A batch as it was read.
+pub(super) type RenderItem = RecordBatch;
+
+/// A rendered batch, or why it could not be rendered: errors travel in order, so that the first wrong row is the one
+/// that is reported, and the rows before it are counted.
+pub(super) type WriteItem = Result<Rendered, format::Error>;
+
+pub(super) struct ReadEnd {
+    pub summary: ReadSummary,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+}
+
+/// Where the source puts its batches. Time between two puts is the source's; time within one is back-pressure.
+pub(super) struct ReaderOut {
+    prepare: Option<(Prepare, oneshot::Sender<Stages>)>,
+    run: Run,
+    sequence: u64,
+    since: Instant,
+}
+
+/// Also returns the receiver of the stages, which hears when the schema is known.
+pub(super) fn reader_out(prepare: Prepare, run: Run) -> (ReaderOut, oneshot::Receiver<Stages>) {
+    let (sender, receiver) = oneshot::channel();
+    let out = ReaderOut {
+        prepare: Some((prepare, sender)),
+        run,
+        sequence: 0,
+        since: Instant::now(),
+    };
+    (out, receiver)
+}
+
+impl BatchOut for ReaderOut {
+    fn schema(&mut self, schema: SchemaRef) -> Result<(), source::Closed> {
+        let Some((prepare, ready)) = self.prepare.take() else {
+            self.run
+                .fail(Failure::internal("the source gave its schema twice"));
+            return Err(source::Closed);
+        };
+        match prepare(&schema) {
+            Ok(stages) => ready.send(stages).map_err(|_| source::Closed),
+            Err(failure) => {
+                self.run.fail(failure);
+                Err(source::Closed)
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: RecordBatch) -> Result<(), source::Closed> {
+        let arrived = Instant::now();
+        self.run.meter.source.busy(arrived - self.since);
+        if batch.num_rows() == 0 {
+            self.since = arrived;
+            return Ok(());
+        }
+        let bytes = batch.get_array_memory_size() as u64;
+        self.run.meter.count_read(batch.num_rows() as u64, bytes);
+        let pushed = self.run.to_render.push(self.sequence, batch, bytes);
+        self.sequence += 1;
+        self.since = Instant::now();
+        self.run.meter.source.blocked(self.since - arrived);
+        pushed.map_err(|_| source::Closed)
+    }
+}
+
+/// The reader's thread.
+pub(super) fn read(
+    source: &dyn Source,
+    query: &Query,
+    options: &ReadOptions,
+    mut out: ReaderOut,
+    run: &Run,
+) -> Option<ReadEnd> {
+    let started_at = Timestamp::now();
+    out.since = Instant::now();
+    match source::read_on_this_thread(source, query, options, &mut out) {
+        Ok(_) if out.prepare.is_some() => {
+            run.fail(Failure::internal("the source ended without a schema"));
+            None
+        }
+        Ok(summary) => {
+            run.meter.source.busy(out.since.elapsed());
+            run.to_render.finish();
+            Some(ReadEnd {
+                summary,
+                started_at,
+                ended_at: Timestamp::now(),
+            })
+        }
+        Err(error) => {
+            // Closed and Cancelled are answers to a stop: the failure that caused it is the one to tell.
+            run.fail(error.into_failure());
+            None
+        }
+    }
+}
+
+type Thread = oneshot::Receiver<task::Joined<Option<Written>>>;
+
+/// Starts the render threads and the writer. When one can't be started the run fails, and those that were end by
+/// themselves.
+pub(super) fn spawn_behind(
+    name: &str,
+    stages: Stages,
+    workers: u32,
+    run: &Run,
+) -> Result<Vec<Thread>, Failure> {
+    run.meter.transform.set_threads(u64::from(workers));
+    let Stages {
+        transform,
+        render,
+        sink,
+    } = stages;
+    let mut threads = Vec::new();
+    let left = Arc::new(AtomicU32::new(workers));
+    for number in 0..workers {
+        let (transform, render, left) = (transform.clone(), render.clone(), left.clone());
+        let worker_run = run.clone();
+        let started = task::spawn_thread(format!("render {number} {name}"), move || {
+            render_all(&transform, render.as_ref(), &worker_run);
+            if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                worker_run.to_write.finish();
+            }
+            None
+        });
+        threads.push(started.map_err(|error| no_thread(error, run))?);
+    }
+    let writer_run = run.clone();
+    let started = task::spawn_thread(format!("write {name}"), move || {
+        match write_all(sink, &writer_run) {
+            Ok(written) => written,
+            Err(failure) => {
+                writer_run.fail(failure);
+                None
+            }
+        }
+    });
+    threads.push(started.map_err(|error| no_thread(error, run))?);
+    Ok(threads)
+}
+
+fn no_thread(error: std::io::Error, run: &Run) -> Failure {
+    let failure = Failure::internal(format!("no thread for a stage: {error}")).retryable();
+    run.fail(failure.clone());
+    failure
+}
+
+fn render_all(transform: &crate::transform::Transform, render: &dyn format::Render, run: &Run) {
+    while let Some(item) = run.to_render.pop() {
+        let started = Instant::now();
+        let rows = item.value.num_rows() as u64;
+        // The input's share of the budget is held until the output has its own.
+        let batch = item.value.clone();
+        let rendered = match transform.apply(batch) {
+            Ok(batch) => {
+                let filtered = rows - batch.num_rows() as u64;
+                run.meter
+                    .rows_filtered
+                    .fetch_add(filtered, Ordering::Relaxed);
+                render.render(batch)
+            }
+            Err(error) => Err(format::Error::Invalid(error.into_failure())),
+        };
+        let bytes = rendered
+            .as_ref()
+            .map_or(0, |rendered| rendered.payload.size_bytes() as u64);
+        let done = Instant::now();
+        run.meter.transform.busy(done - started);
+        let pushed = run.to_write.push(item.sequence, rendered, bytes);
+        run.meter.transform.blocked(done.elapsed());
+        if pushed.is_err() {
+            return;
+        }
+    }
+}
+
+/// `None` when the run was stopped by somebody else.
+fn write_all(mut sink: Box<dyn Sink>, run: &Run) -> Result<Option<Written>, Failure> {
+    let mut fidelity = Vec::new();
+    let mut rows_before = 0;
+    timed(run, || sink.start())?;
+    while let Some(item) = run.to_write.pop() {
+        let rendered = item
+            .value
+            .map_err(|error| error.after_rows(rows_before).into_failure())?;
+        let rows = rendered.rows;
+        merge(&mut fidelity, &rendered.fidelity);
+        timed(run, || sink.push(rendered))?;
+        rows_before += rows;
+        run.meter.rows_written.fetch_add(rows, Ordering::Relaxed);
+    }
+    if run.stop.is_cancelled() {
+        return Ok(None);
+    }
+    let mut written = timed(run, || sink.finish())?;
+    merge(&mut fidelity, &written.fidelity);
+    written.fidelity = fidelity;
+    Ok(Some(written))
+}
+
+fn timed<T>(run: &Run, work: impl FnOnce() -> T) -> T {
+    let (started, client_before) = (Instant::now(), run.meter.client.busy_time());
+    let value = work();
+    let waited_for_client = run.meter.client.busy_time() - client_before;
+    run.meter
+        .sink
+        .busy(started.elapsed().saturating_sub(waited_for_client));
+    run.meter.sink.blocked(waited_for_client);
+    value
+}
+
+fn merge(into: &mut Vec<ColumnFidelity>, more: &[ColumnFidelity]) {
+    for column in more {
+        let known = into.iter_mut().find(|known| known.column == column.column);
+        match known {
+            None => into.push(column.clone()),
+            Some(known) => {
+                for (treatment, count) in &column.counts {
+                    *known.counts.entry(treatment.clone()).or_default() += count;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A live stream: the pipeline's rows go to the client as they are read.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    export::{
+        Admission, Execution, ExportId, ExportSpec, Failure, Guarantee, ResultKind, State, TenantId,
+    },
+    pipeline::{Plan, Prepare, StreamOptions, stream_stages},
+    queue::{Inserted, Job, JobKind, NewJob, Start},
+    run::{Adopted, Slot, Stop, StopReason, so_far, work},
+};
+
+use super::{
+    Service,
+    admission::{no_room, queue_paused},
+    store_failure,
+    stream::{Ended, Feed, Header, RowStream, StreamRequest, chunk_channel, row_options},
+    submit::cap_full,
+};
+
+impl Service {
+    pub(super) async fn stream_live(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        spec: ExportSpec,
+        request: StreamRequest,
+    ) -> Result<RowStream, Failure> {
+        if spec.format.is_some() {
+            return Err(Failure::invalid_field(
+                "spec.format",
+                "a row stream has no format; leave it unset, or use SubmitExport for a file",
+            ));
+        }
+        let plan = Plan::new(&self.runner.catalog, spec.clone()).await?;
+        let Some(slot) = self.runner.slots.try_stream() else {
+            return Err(no_room("STREAM_LIMIT", "as many streams run here as may")
+                .metadata("limit", "stream_slots"));
+        };
+        let sent_at = Instant::now();
+        let job = self.insert_live(tenant, spec).await?;
+        let adopted = self.runner.adopt(&job, sent_at);
+        let (chunks, received) = chunk_channel();
+        let (known_sender, known) = oneshot::channel();
+        let (end_sender, end) = oneshot::channel();
+        let options = StreamOptions {
+            rows: row_options(&request),
+            idle_timeout: self.options.stream_idle_timeout,
+        };
+        let stages = stream_stages(&plan, options, adopted.meter.clone(), chunks, known_sender);
+        let mut feed = Feed {
+            chunks: received,
+            end,
+            meter: adopted.meter.clone(),
+            stop: adopted.stop.clone(),
+            heartbeat: request.heartbeat,
+            tokens: None,
+            first: None,
+        };
+        let (service, deadline, id) = (self.clone(), request.deadline, job.id);
+        crate::task::spawn(
+            "service.live",
+            self.running.track_future(async move {
+                let end = service
+                    .drive_live(&job, &plan, stages, adopted, deadline, slot)
+                    .await;
+                // The client may have gone.
+                let _ = end_sender.send(end);
+            }),
+        );
+        let schema = feed.begin(known).await?;
+        Ok(RowStream {
+            header: Header {
+                export_id: id,
+                fields: schema.fields,
+                arrow_schema: schema.arrow_schema,
+                guarantee: Guarantee::None,
+                first_row: 0,
+                expires_at: None,
+                admission: Some(self.live_admission(request.deadline)),
+            },
+            feed,
+        })
+    }
+
+    async fn insert_live(&self, tenant: &TenantId, spec: ExportSpec) -> Result<Job, Failure> {
+        let inserted = self
+            .store
+            .insert(NewJob {
+                id: ExportId::generate(),
+                tenant: tenant.clone(),
+                spec_hash: spec.hash(),
+                spec,
+                request_id: None,
+                kind: JobKind::Live,
+                estimated_rows: None,
+                start: Start::Running {
+                    worker: self.worker.clone(),
+                    lease_ttl: self.runner.lease.ttl,
+                    caps: self.limits.caps(),
+                },
+            })
+            .await
+            .map_err(store_failure)?;
+        match inserted {
+            Inserted::Created(job) => Ok(job),
+            Inserted::Full(cap) => Err(cap_full(&cap)),
+            Inserted::Paused => Err(queue_paused()),
+            Inserted::Existing(_) | Inserted::RequestIdReused(_) => Err(Failure::internal(
+                "a request id was found where none was given",
+            )),
+        }
+    }
+
+    /// Runs the stream's pipeline to its end, writes that end, and only then tells it: a footer stands for a row that
+    /// says SUCCEEDED.
+    async fn drive_live(
+        &self,
+        job: &Job,
+        plan: &Plan,
+        stages: Prepare,
+        adopted: Adopted,
+        deadline: Option<Duration>,
+        slot: Slot,
+    ) -> Result<Ended, Failure> {
+        let pipeline = self.runner.pipeline(plan, job.id, stages, &adopted).run();
+        let outcome = until(pipeline, deadline, &adopted.stop).await;
+        let work = work(&adopted.meter);
+        let outcome = outcome.map(|completed| {
+            self.runner.speeds.measured(plan.source_name(), &completed);
+            let ended = Ended {
+                rows: completed.rows_written,
+                sha256: completed.written.sha256.clone(),
+            };
+            let kind = ResultKind::Live;
+            let manifest =
+                self.runner
+                    .manifest(plan, kind, String::new(), String::new(), completed);
+            (ended, manifest)
+        });
+        let outcome =
+            outcome.map_err(|failure| so_far(told_by_stop(failure, adopted.stop.reason()), work));
+        let (told, written) = match outcome {
+            Ok((ended, manifest)) => (Ok(ended), Ok(manifest)),
+            Err(failure) => (Err(failure.clone()), Err(failure)),
+        };
+        let row = self.runner.settle(job, &adopted.stop, written, work).await;
+        drop(adopted.registration);
+        let _ = self.runner.changed.send(job.id);
+        drop(slot);
+        match (told, row) {
+            (Ok(ended), Some(row)) if row.state == State::Succeeded => Ok(ended),
+            (Ok(_), Some(row)) if row.state == State::Cancelled => Err(cancelled()),
+            (Ok(_), _) => Err(Failure::internal("the stream's end could not be recorded")),
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    fn live_admission(&self, deadline: Option<Duration>) -> Admission {
+        Admission {
+            mode: Execution::Inline,
+            reason: "REQUESTED".to_owned(),
+            estimated_rows: None,
+            estimate_source: String::new(),
+            threshold_rows: 0,
+            budget: deadline.unwrap_or_default(),
+            free_inline_slots: self.runner.slots.free_inline(),
+        }
+    }
+}
+
+/// Runs to the end; a deadline that passes first stops the run, which then ends by itself.
+pub(super) async fn until<T>(
+    run: impl Future<Output = T>,
+    deadline: Option<Duration>,
+    stop: &Stop,
+) -> T {
+    let mut run = std::pin::pin!(run);
+    if let Some(deadline) = deadline {
+        tokio::select! {
+            done = &mut run => return done,
+            () = tokio::time::sleep(deadline) => stop.now(StopReason::Deadline),
+        }
+    }
+    run.await
+}
+
+/// A stop shows itself as a cancelled read; the client is told what stopped it.
+pub(super) fn told_by_stop(failure: Failure, reason: Option<StopReason>) -> Failure {
+    use crate::export::Code;
+    match reason {
+        None => failure,
+        Some(StopReason::Cancelled) => cancelled(),
+        Some(StopReason::ClientGone) => Failure::new(
+            Code::Cancelled,
+            "CLIENT_GONE",
+            "the client of the stream went away",
+        ),
+        Some(StopReason::Deadline) => Failure::new(
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+            "the call's deadline passed before the last row",
+        ),
+        Some(StopReason::Shutdown) => Failure::new(
+            Code::Unavailable,
+            "DRAINING",
+            "the server is shutting down; start the stream again",
+        )
+        .retry_after(Duration::from_secs(1)),
+        Some(StopReason::Lost) => Failure::new(
+            Code::Unavailable,
+            "LEASE_LOST",
+            "the server lost its hold on the stream; start it again",
+        )
+        .retry_after(Duration::from_secs(1)),
+    }
+}
+
+fn cancelled() -> Failure {
+    Failure::new(
+        crate::export::Code::Cancelled,
+        "CANCELLED",
+        "the export was cancelled",
+    )
+}

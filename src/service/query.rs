@@ -1,0 +1,200 @@
+//! Asking about exports and ending them: status, watch, list, cancel, delete, sources.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
+
+use crate::{
+    export::{Code, ExportId, Failure, Progress, State, TenantId},
+    queue::{Cancelled, Deleted, Job, ListCursor, ListFilter},
+    run::StopReason,
+};
+
+use super::{Service, store_failure, unknown_export};
+
+/// A row with what is known of it beside the job store.
+#[derive(Clone, Debug)]
+pub struct ExportView {
+    pub job: Job,
+    pub progress: Option<Progress>,
+    /// How many jobs of the tenant start before it; set while QUEUED.
+    pub queue_position: Option<u64>,
+}
+
+pub struct Page {
+    pub exports: Vec<ExportView>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+}
+
+impl Service {
+    pub async fn status(
+        &self,
+        tenant: &TenantId,
+        id: ExportId,
+        wait: Duration,
+    ) -> Result<ExportView, Failure> {
+        let job = self.job(tenant, id).await?;
+        self.wait_until_terminal(tenant, job, wait).await
+    }
+
+    /// Returns at the export's end, or as it is after `wait`.
+    pub(super) async fn wait_until_terminal(
+        &self,
+        tenant: &TenantId,
+        job: Job,
+        wait: Duration,
+    ) -> Result<ExportView, Failure> {
+        let deadline = Instant::now() + wait;
+        let id = job.id;
+        let mut changed = self.runner.changed.subscribe();
+        // Subscribed first, read second: an end in between is not missed.
+        let mut job = if wait.is_zero() || job.state.is_terminal() {
+            job
+        } else {
+            self.job(tenant, id).await?
+        };
+        while !job.state.is_terminal() && Instant::now() < deadline {
+            let poll = deadline.min(Instant::now() + self.options.poll_interval);
+            tokio::select! {
+                () = tokio::time::sleep_until(poll) => {}
+                () = changed_to(&mut changed, id) => {}
+                () = self.draining.cancelled() => break,
+            }
+            job = self.job(tenant, id).await?;
+        }
+        self.view(job).await
+    }
+
+    /// Returns when something about the export may have changed, or after `interval`.
+    pub async fn changed_or(&self, id: ExportId, interval: Duration) {
+        let mut changed = self.runner.changed.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = changed_to(&mut changed, id) => {}
+            () = self.draining.cancelled() => {}
+        }
+    }
+
+    pub(super) async fn view(&self, job: Job) -> Result<ExportView, Failure> {
+        let queue_position = match job.state {
+            State::Queued => self
+                .store
+                .queue_position(job.id)
+                .await
+                .map_err(store_failure)?,
+            _ => None,
+        };
+        Ok(ExportView {
+            progress: self.progress(&job),
+            job,
+            queue_position,
+        })
+    }
+
+    /// Live while it runs here; afterwards what the manifest says.
+    fn progress(&self, job: &Job) -> Option<Progress> {
+        if let Some(result) = &job.result {
+            return Some(Progress {
+                rows_read: result.rows_read,
+                rows_written: result.rows,
+                bytes_written: result.size_bytes,
+                estimated_rows: job.estimated_rows,
+                ..Progress::default()
+            });
+        }
+        match job.state {
+            State::Running | State::Cancelling => self.runner.owned.progress(job.id),
+            _ => None,
+        }
+    }
+
+    /// A page of `filter.rows_max` exports.
+    pub async fn list(&self, mut filter: ListFilter) -> Result<Page, Failure> {
+        let size = filter.rows_max;
+        // One more than a page tells whether there is another.
+        filter.rows_max = size + 1;
+        let mut jobs = self.store.list(&filter).await.map_err(store_failure)?;
+        let has_more = jobs.len() > size as usize;
+        jobs.truncate(size as usize);
+        let next_page_token = match jobs.last() {
+            Some(last) if has_more => self.tokens.page(
+                &filter,
+                ListCursor {
+                    created_at: last.created_at,
+                    id: last.id,
+                },
+            ),
+            _ => String::new(),
+        };
+        let exports = jobs
+            .into_iter()
+            .map(|job| ExportView {
+                progress: self.progress(&job),
+                job,
+                queue_position: None,
+            })
+            .collect();
+        Ok(Page {
+            exports,
+            next_page_token,
+        })
+    }
+
+    pub async fn cancel(&self, tenant: &TenantId, id: ExportId) -> Result<ExportView, Failure> {
+        self.job(tenant, id).await?;
+        match self.store.cancel(id).await.map_err(store_failure)? {
+            Cancelled::Accepted(job) => {
+                self.runner.owned.stop(id, StopReason::Cancelled);
+                let _ = self.runner.changed.send(id);
+                self.view(job).await
+            }
+            Cancelled::TooLate(job) => Err(Failure::new(
+                Code::FailedPrecondition,
+                "EXPORT_ENDED",
+                format!(
+                    "the export is {} and can't be cancelled any more",
+                    job.state.name()
+                ),
+            )
+            .metadata("state", job.state.name())),
+            Cancelled::NotFound => Err(unknown_export(id)),
+        }
+    }
+
+    pub async fn delete(&self, tenant: &TenantId, id: ExportId) -> Result<(), Failure> {
+        self.job(tenant, id).await?;
+        match self.store.delete(id).await.map_err(store_failure)? {
+            Deleted::Done(_) => {
+                // The row is gone: what can't be deleted now is an orphan, and the collector's.
+                if let Err(error) = self.runner.results.remove(id).await {
+                    tracing::warn!(job.id = %id, %error, "files of a deleted export stay for the collector");
+                }
+                Ok(())
+            }
+            Deleted::NotTerminal(state) => Err(Failure::new(
+                Code::FailedPrecondition,
+                "EXPORT_NOT_ENDED",
+                format!("the export is {}; cancel it first", state.name()),
+            )
+            .metadata("state", state.name())),
+            Deleted::NotFound => Err(unknown_export(id)),
+        }
+    }
+
+    pub fn catalog(&self) -> &Arc<crate::pipeline::Catalog> {
+        &self.runner.catalog
+    }
+}
+
+/// Never returns after the channel closed: the poll goes on.
+async fn changed_to(changed: &mut tokio::sync::broadcast::Receiver<ExportId>, id: ExportId) {
+    loop {
+        match changed.recv().await {
+            Ok(other) if other != id => {}
+            // Lagged: it may have been among what was missed.
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

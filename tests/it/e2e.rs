@@ -1,0 +1,3 @@
+//! The whole service, through its gRPC API.
+
+mod exports;
