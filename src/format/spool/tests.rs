@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 
 use crate::{
     export::Code,
-    format::rows::{RowEncoding, RowOptions, RowRender},
+    export::RowEncoding,
+    format::rows::{RowOptions, RowRender},
 };
 
 use super::*;
