@@ -52,6 +52,7 @@ fn arrow_ipc(compression: Compression) -> Format {
 /// A column, its type as pyarrow spells it, its two values as Python prints them.
 type Case = (Field, ArrayRef, &'static str, Value);
 
+#[allow(clippy::too_many_lines, reason = "a table: one case for each type")]
 fn every_type() -> Vec<Case> {
     let micros = 1_709_251_199_123_456;
     let list = ListArray::from_iter_primitive::<Int32Type, _, _>([

@@ -65,6 +65,7 @@ fn values(sheets: &Value, column: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table: one case for each type")]
 async fn every_type_has_its_cell() {
     let micros = 1_709_251_199_123_456; // 2024-02-29T23:59:59.123456Z
     let list = ListArray::from_iter_primitive::<Int32Type, _, _>([

@@ -41,6 +41,7 @@ async fn control_characters_are_escaped_and_counted() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table: one case for each type")]
 async fn what_excel_cannot_hold_becomes_text_and_is_counted() {
     let long = "王".repeat(32_766) + "😀";
     let date_time = DataType::Timestamp(TimeUnit::Microsecond, None);
