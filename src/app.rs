@@ -15,7 +15,7 @@ use crate::{
     export::WorkerId,
     lease::LeaseOptions,
     pipeline::{Catalog, Sizes},
-    queue::{self, ControlStore, Guard, JobStore, SqliteStore, WorkerRow},
+    queue::{self, ControlStore, Guard, JobStore, PostgresStore, SqliteStore, WorkerRow},
     rpc::server::{self, Health},
     run::{Owned, Retries, Runner, Slots, Speeds, StopReason, watchdog},
     service::{LiveLimits, Service, ServiceOptions, Tokens},
@@ -236,8 +236,13 @@ async fn open_queue(url: &QueueUrl) -> anyhow::Result<Stores> {
             })
         }
         QueueUrl::Postgres(url) => {
-            let _ = (url, options);
-            anyhow::bail!("PGTODO")
+            let store = Arc::new(PostgresStore::connect(url, options).await?);
+            let guard = store.guard().await?;
+            Ok(Stores {
+                jobs: store.clone(),
+                control: store,
+                guard,
+            })
         }
     }
 }
@@ -250,10 +255,7 @@ pub async fn migrate(url: &QueueUrl) -> Result<(), queue::Error> {
     let options = queue::StoreOptions::default();
     match url {
         QueueUrl::Sqlite(path) => SqliteStore::migrate(path, options).await,
-        QueueUrl::Postgres(url) => {
-            let _ = url;
-            todo!()
-        }
+        QueueUrl::Postgres(url) => PostgresStore::migrate(url, options).await,
     }
 }
 
