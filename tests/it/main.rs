@@ -10,6 +10,8 @@ mod conformance;
 mod e2e;
 mod formats;
 mod harness;
+mod queue_postgres;
+mod queue_scale;
 mod source_mysql;
 mod source_postgres;
 mod source_sqlite;

@@ -1,0 +1,262 @@
+//! What only the PostgreSQL job store has: sessions that break, listeners that die, locks that others hold.
+
+use std::time::Duration;
+
+use rowgate::{
+    export::{Caps, ExportId, ExportSpec, ReadFrom, TableRead, TenantId, WorkerId},
+    queue::{
+        ClaimRequest, ControlStore, Error, JobKind, JobStore, NewJob, PostgresStore, Start,
+        StoreOptions,
+    },
+};
+use secrecy::SecretString;
+use sqlx::Row;
+use tokio::time::timeout;
+
+use crate::support::{postgres::Database, wait_until};
+
+/// For what should happen at once; only a defect lets it pass.
+const SOON: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn open(database: &Database) -> PostgresStore {
+    open_with(database, StoreOptions::default()).await
+}
+
+async fn open_with(database: &Database, options: StoreOptions) -> PostgresStore {
+    PostgresStore::connect(&SecretString::from(database.url.clone()), options)
+        .await
+        .expect("the queue opens")
+}
+
+fn new_job() -> NewJob {
+    let spec = ExportSpec {
+        source: "s".to_owned(),
+        from: ReadFrom::Table(TableRead {
+            name: "orders".to_owned(),
+            order_by: Vec::new(),
+            limit: None,
+        }),
+        params: Default::default(),
+        columns: Vec::new(),
+        filter: None,
+        format: None,
+        file_name: None,
+        time_zone: None,
+        ttl: None,
+        labels: Default::default(),
+        priority: 0,
+    };
+    NewJob {
+        id: ExportId::generate(),
+        tenant: TenantId::default(),
+        spec_hash: spec.hash(),
+        spec,
+        request_id: None,
+        kind: JobKind::Export,
+        estimated_rows: None,
+        start: Start::Queued,
+    }
+}
+
+fn claim_request(jobs_max: u32) -> ClaimRequest {
+    ClaimRequest {
+        worker: WorkerId("w".to_owned()),
+        jobs_max,
+        lease_ttl: HOUR,
+        caps: Caps::default(),
+    }
+}
+
+#[tokio::test]
+async fn the_guard_notices_that_its_session_broke() {
+    let database = Database::create().await;
+    let store = open(&database).await;
+    let guard = store.guard().await.expect("nobody else is there");
+    database
+        .execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        .await;
+    timeout(SOON, guard.lost().cancelled())
+        .await
+        .expect("it is noticed");
+    // Another process may have the queue now, while the first one still holds its broken guard.
+    let _next = store.guard().await.expect("the lock is free");
+}
+
+#[tokio::test]
+async fn a_listener_that_died_comes_back() {
+    let database = Database::create().await;
+    let (store, other) = (open(&database).await, open(&database).await);
+    let listeners = "select count(*) from pg_stat_activity where datname = current_database() \
+                     and query ilike 'listen%'";
+    let db = database.pool(1).await;
+    wait_until(SOON, "both stores listen", async || {
+        let count: i64 = sqlx::query_scalar(listeners)
+            .fetch_one(&db)
+            .await
+            .expect("counts");
+        (count == 2).then_some(())
+    })
+    .await;
+    database
+        .execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() \
+             and query ilike 'listen%'",
+        )
+        .await;
+    wait_until(SOON, "both stores listen again", async || {
+        let count: i64 = sqlx::query_scalar(listeners)
+            .fetch_one(&db)
+            .await
+            .expect("counts");
+        (count == 2).then_some(())
+    })
+    .await;
+    // Whatever the reconnect announced has been looked at; only the insert can wake it now.
+    assert!(
+        store
+            .claim(&claim_request(1))
+            .await
+            .expect("claims")
+            .is_empty()
+    );
+    other.insert(new_job()).await.expect("inserts");
+    timeout(SOON, store.wait_for_work(HOUR))
+        .await
+        .expect("it is woken");
+}
+
+#[tokio::test]
+async fn a_lock_that_others_hold_is_contention_not_a_hang() {
+    let database = Database::create().await;
+    let options = StoreOptions {
+        lock_timeout: Duration::from_millis(20),
+        ..StoreOptions::default()
+    };
+    let store = open_with(&database, options).await;
+    store.insert(new_job()).await.expect("inserts");
+    let mut holder = database.connect().await;
+    sqlx::raw_sql("begin; select 1 from tenants for update")
+        .execute(&mut holder)
+        .await
+        .expect("it locks");
+    let insert = timeout(SOON, store.insert(new_job()))
+        .await
+        .expect("it ends");
+    assert!(matches!(insert, Err(Error::Contended(_))), "{insert:?}");
+    // The tenant is locked, not idle: a claim must not say that there is nothing to do.
+    let claim = timeout(SOON, store.claim(&claim_request(1)))
+        .await
+        .expect("it ends");
+    assert!(matches!(claim, Err(Error::Contended(_))), "{claim:?}");
+    sqlx::raw_sql("rollback")
+        .execute(&mut holder)
+        .await
+        .expect("it unlocks");
+    assert_eq!(
+        store.claim(&claim_request(1)).await.expect("claims").len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_unavailable_and_the_next_call_works() {
+    let database = Database::create().await;
+    let options = StoreOptions {
+        connections_max: 1,
+        ..StoreOptions::default()
+    };
+    let store = open_with(&database, options).await;
+    let mut holder = database.connect().await;
+    store.insert(new_job()).await.expect("inserts");
+    sqlx::raw_sql("begin; select 1 from tenants for update")
+        .execute(&mut holder)
+        .await
+        .expect("it locks");
+    // The insert waits for the tenant; its connection is cut meanwhile.
+    let watcher = database.pool(1).await;
+    let cut = async {
+        wait_until(SOON, "the insert waits for the lock", async || {
+            let cut = sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity \
+                 where datname = current_database() and wait_event_type = 'Lock'",
+            )
+            .fetch_optional(&watcher)
+            .await
+            .expect("looks");
+            cut.map(drop)
+        })
+        .await;
+        sqlx::raw_sql("rollback")
+            .execute(&mut holder)
+            .await
+            .expect("it unlocks");
+    };
+    let (insert, ()) = tokio::join!(store.insert(new_job()), cut);
+    assert!(matches!(insert, Err(Error::Unavailable(_))), "{insert:?}");
+    store
+        .insert(new_job())
+        .await
+        .expect("a new connection is opened");
+    assert!(store.audit().await.expect("reads").is_consistent());
+}
+
+#[tokio::test]
+async fn nobody_there_is_unavailable_and_no_password_is_told() {
+    let url = SecretString::from("postgres://u:secret-word@127.0.0.1:1/none?connect_timeout=1");
+    let options = StoreOptions::default();
+    let error = timeout(SOON, PostgresStore::connect(&url, options.clone()))
+        .await
+        .expect("it ends")
+        .err()
+        .expect("nobody listens there");
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    assert!(!error.to_string().contains("secret-word"));
+    let url = SecretString::from("postgres://u:secret-word@host:port/none");
+    let error = PostgresStore::connect(&url, options)
+        .await
+        .err()
+        .expect("no URL");
+    assert!(!error.to_string().contains("secret-word"), "{error}");
+}
+
+#[tokio::test]
+async fn renewals_stay_within_their_page() {
+    const RENEWALS: i64 = 40;
+    let database = Database::create().await;
+    let store = open(&database).await;
+    for _ in 0..8 {
+        store.insert(new_job()).await.expect("inserts");
+    }
+    let jobs = store.claim(&claim_request(8)).await.expect("claims");
+    let owned: Vec<_> = jobs.iter().map(|job| (job.id, job.fence)).collect();
+    let updates = async || {
+        let mut db = database.connect().await;
+        let row = sqlx::query(
+            "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'jobs'",
+        )
+        .fetch_one(&mut db)
+        .await
+        .expect("counts");
+        (row.get::<i64, _>(0), row.get::<i64, _>(1))
+    };
+    let before = wait_until(SOON, "the claims are counted", async || {
+        let counts = updates().await;
+        (counts.0 >= 8).then_some(counts)
+    })
+    .await;
+    for _ in 0..RENEWALS {
+        store.renew(&owned, HOUR).await.expect("renews");
+    }
+    let after = wait_until(SOON, "the renewals are counted", async || {
+        let counts = updates().await;
+        (counts.0 >= before.0 + RENEWALS * 8).then_some(counts)
+    })
+    .await;
+    let (all, within) = (after.0 - before.0, after.1 - before.1);
+    // A page that is full moves some; an index on lease_until would move all.
+    assert!(
+        within * 10 >= all * 8,
+        "only {within} of {all} renewals were HOT"
+    );
+}
