@@ -1,17 +1,17 @@
 //! MySQL and MariaDB as sources, through sqlx and the prepared binary protocol.
 //!
 //! The parts: `session` opens a connection in a read-only transaction and kills it from outside, `plan` prepares a query
-//! and gives its columns their types (the table is in `types`), `bind` binds parameters, `decode` fills Arrow builders
+//! and gives its columns their types (the table is in `columns`), `bind` binds parameters, `decode` fills Arrow builders
 //! from raw bytes, `read` drives them, `estimate` asks the planner.
 
 mod bind;
+mod columns;
 mod decode;
 mod error;
 mod estimate;
 mod plan;
 mod read;
 mod session;
-mod types;
 mod wkt;
 
 use std::{str::FromStr, time::Duration};

@@ -13,7 +13,7 @@ use arrow::{
 };
 
 use super::{
-    types::{Planned, Wire},
+    columns::{Planned, Wire},
     wkt,
 };
 use crate::source::{civil, decimal};

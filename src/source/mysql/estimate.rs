@@ -14,10 +14,10 @@ use super::{
         table,
     },
     bind::bind,
+    columns::{self, Wire},
     error::preparing,
     plan::{raw, text},
     session::Session,
-    types::{self, Wire},
 };
 
 /// The server itself ends what takes longer than `patience`: the caller may be gone by then.
@@ -115,7 +115,7 @@ fn expected(steps: &[Step]) -> Option<u64> {
 /// EXPLAIN's numbers are integers, doubles or texts, by server and version.
 fn number(row: &MySqlRow, index: usize) -> Option<f64> {
     let bytes = raw(row, index)?;
-    match types::wire(row.column(index).type_info()) {
+    match columns::wire(row.column(index).type_info()) {
         Wire::LongLong { .. } => Some(u64::from_le_bytes(bytes.try_into().ok()?) as f64),
         Wire::Long { .. } => Some(f64::from(u32::from_le_bytes(bytes.try_into().ok()?))),
         Wire::Double => Some(f64::from_le_bytes(bytes.try_into().ok()?)),

@@ -16,9 +16,9 @@ use super::{
         table,
     },
     bind::bind,
+    columns::{self, Kind, Planned, Wire},
     error::preparing,
     session::Session,
-    types::{self, Kind, Planned, Wire},
 };
 
 /// Tables whose definitions are looked up; a query over more gets its decimals from the probe.
@@ -82,7 +82,7 @@ async fn prepare(session: &mut Session, query: &Query) -> Result<Plan, Error> {
     let mut plan = Plan {
         sql: rewritten.sql,
         names: rewritten.names,
-        columns: prepared.iter().map(types::of_column).collect(),
+        columns: prepared.iter().map(columns::of_column).collect(),
     };
     look_up(session, &prepared, &mut plan.columns).await?;
     let has_open_decimal = plan
@@ -200,7 +200,7 @@ impl Definition {
     fn decimal(&self, prepared: &MySqlColumn) -> Kind {
         match (self.precision, self.scale) {
             (Some(precision), Some(scale))
-                if types::decimal_precision(prepared.type_info(), scale) == Some(precision) =>
+                if columns::decimal_precision(prepared.type_info(), scale) == Some(precision) =>
             {
                 Kind::Decimal { precision, scale }
             }
@@ -295,15 +295,15 @@ async fn probe(
     for (index, planned) in plan.columns.iter_mut().enumerate() {
         let probed = row.column(index);
         if origin(&prepared[index]).is_none() && !plan.names.is_empty() {
-            let of_value = types::of_column(probed);
+            let of_value = columns::of_column(probed);
             planned.wire = of_value.wire;
             planned.source_type = of_value.source_type;
         }
         if planned.wire == Wire::Decimal && planned.kind == Kind::Plain {
             let scale = text(&row, index).and_then(|zero| scale(&zero));
             let precision = scale.and_then(|scale| {
-                types::decimal_precision(prepared[index].type_info(), scale)
-                    .or_else(|| types::decimal_precision(probed.type_info(), scale))
+                columns::decimal_precision(prepared[index].type_info(), scale)
+                    .or_else(|| columns::decimal_precision(probed.type_info(), scale))
             });
             if let (Some(precision), Some(scale)) = (precision, scale) {
                 planned.kind = Kind::Decimal { precision, scale };

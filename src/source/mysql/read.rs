@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{BatchOut, Error, Query, ReadOptions, ReadSummary},
     bind::bind,
+    columns,
     decode::Column,
     error::running,
     plan::{Plan, plan, raw},
     session::{Killer, Session},
-    types,
 };
 
 pub async fn read(
@@ -112,7 +112,7 @@ fn check_types(plan: &Plan, row: &MySqlRow) -> Result<(), Error> {
         return Err(changed("the number of columns"));
     }
     for (planned, column) in plan.columns.iter().zip(row.columns()) {
-        if types::wire(column.type_info()) != planned.wire {
+        if columns::wire(column.type_info()) != planned.wire {
             return Err(changed(&format!("the type of column {}", planned.name)));
         }
     }
