@@ -32,7 +32,11 @@ mod stream;
 mod submit;
 mod table;
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tonic::transport::{Channel, Endpoint};
@@ -172,6 +176,7 @@ fn report(failure: &Failure) -> u8 {
 fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(tracing::Level::INFO)
         .init();
 }
