@@ -1,3 +1,4 @@
 //! The whole service, through its gRPC API.
 
 mod exports;
+mod readback;

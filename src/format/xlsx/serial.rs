@@ -5,6 +5,7 @@
 const FIRST_DAY: i64 = -25_567;
 /// 9999-12-31.
 const LAST_DAY: i64 = 2_932_896;
+const LAST_SERIAL: f64 = (LAST_DAY + EPOCH_SERIAL) as f64;
 /// 1970-01-01, counted as every day after the false one is.
 const EPOCH_SERIAL: i64 = 25_569;
 /// 1900-03-01, the first day that is counted one too high. Programs that don't share Excel's calendar (LibreOffice)
@@ -25,7 +26,7 @@ pub(super) struct Serial {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kept {
     Exactly,
-    /// From 2079-06-06 on the double's steps are wider than a microsecond; nanoseconds never fit.
+    /// From 2079-06-05 on the double's steps are wider than a microsecond; nanoseconds never fit.
     Nearly,
 }
 
@@ -47,7 +48,14 @@ pub(super) fn date(days: i64) -> Option<f64> {
 pub(super) fn date_time(seconds: i64, nanos: u32) -> Option<Serial> {
     let day = date(seconds.div_euclid(DAY_SECONDS))?;
     let micros = seconds.rem_euclid(DAY_SECONDS) * 1_000_000 + i64::from(nanos / 1_000);
-    let number = day + micros as f64 / DAY_MICROS as f64;
+    // The calendar's last millisecond stays in it: its microseconds would be rounded to midnight, by the double or by a
+    // reader, which Excel has no day for.
+    let cut = if day == LAST_SERIAL {
+        micros.min(DAY_MICROS - 1_000)
+    } else {
+        micros
+    };
+    let number = day + cut as f64 / DAY_MICROS as f64;
     // whole milliseconds need no check: even in 9999 the steps are 40 microseconds, and readers round
     let kept = if nanos.is_multiple_of(1_000_000)
         || nanos.is_multiple_of(1_000) && micros_of(number) == micros
@@ -122,6 +130,20 @@ mod tests {
         let seconds = 221_845_392_000;
         assert_eq!(date_time(seconds, 0).unwrap().kept, Kept::Exactly);
         assert!((1..200).any(|i| date_time(seconds, i * 1_000).unwrap().kept == Kept::Nearly));
+    }
+
+    #[test]
+    fn the_last_microsecond_stays_in_the_calendar() {
+        let last = (LAST_DAY + 1) * DAY_SECONDS - 1;
+        let serial = date_time(last, 999_999_000).unwrap();
+        assert_eq!(serial.kept, Kept::Nearly);
+        // What readers that round to milliseconds make of it.
+        let millis = (serial.number.fract() * DAY_SECONDS as f64 * 1_000.0).round();
+        assert_eq!(
+            (serial.number.floor(), millis),
+            (LAST_SERIAL, 86_399_999.0)
+        );
+        assert_eq!(date_time(last, 999_000_000).unwrap().kept, Kept::Exactly);
     }
 
     #[test]
