@@ -139,10 +139,7 @@ mod tests {
         assert_eq!(serial.kept, Kept::Nearly);
         // What readers that round to milliseconds make of it.
         let millis = (serial.number.fract() * DAY_SECONDS as f64 * 1_000.0).round();
-        assert_eq!(
-            (serial.number.floor(), millis),
-            (LAST_SERIAL, 86_399_999.0)
-        );
+        assert_eq!((serial.number.floor(), millis), (LAST_SERIAL, 86_399_999.0));
         assert_eq!(date_time(last, 999_000_000).unwrap().kept, Kept::Exactly);
     }
 
