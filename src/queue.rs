@@ -188,6 +188,10 @@ pub struct Work {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one value for each end of an export, moved once"
+)]
 pub enum Settled {
     Done(Job),
     /// The row was not RUNNING (or CANCELLING) under this fence. `job` is what it is now, `None` when deleted.

@@ -13,7 +13,7 @@ use crate::export::{Failure, spec::Compression};
 
 use super::{Assembled, Assembler, Error, Payload, Rendered};
 
-/// Of 9: two thirds of level 6's time for some 4 % more bytes on rows of text.
+/// Of 9: below the usual 6, since an export waits for it.
 const GZIP_LEVEL: u32 = 4;
 const GZIP_WINDOW_BITS: u8 = 15;
 const ZSTD_LEVEL: i32 = 3;

@@ -276,7 +276,7 @@ mod tests {
         sequence: u64,
         bytes: u64,
     ) -> mpsc::Receiver<Result<(), Closed>> {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(1);
         let queue = queue.clone();
         thread::spawn(move || sender.send(queue.push(sequence, sequence, bytes)));
         receiver

@@ -44,6 +44,10 @@ pub enum SubmitMode {
     Submit,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one value for each call, moved once"
+)]
 pub enum Submitted {
     Validated {
         admission: Admission,
