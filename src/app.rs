@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Catalog, Sizes},
     queue::{self, ControlStore, Guard, JobStore, PostgresStore, SqliteStore, WorkerRow},
     rpc::server::{self, Health},
-    run::{Owned, Retries, Runner, Slots, Speeds, StopReason, watchdog},
+    run::{Owned, Retries, Runner, Slots, Speeds, StopReason, trust_keeper, watchdog},
     service::{LiveLimits, Service, ServiceOptions, Tokens},
     storage::ResultStore,
     task,
@@ -52,6 +52,8 @@ impl App {
         let stores = open_queue(&config.queue.url).await?;
         let results = ResultStore::local(&config.storage.folder)
             .with_context(|| format!("the result folder {}", config.storage.folder.display()))?;
+        let token_key = stores.control.token_key().await?;
+        results.claim_for(&queue_identity(&token_key)).await?;
         let catalog = Catalog::new(config.sources.clone())
             .map_err(|invalid| anyhow::anyhow!("{}: {}", invalid.key, invalid.message))?;
         let sizes = Arc::new(Sizes::new(&config.limits));
@@ -89,7 +91,7 @@ impl App {
             store: stores.jobs,
             control: stores.control.clone(),
             limits,
-            tokens: Tokens::new(stores.control.token_key().await?),
+            tokens: Tokens::new(token_key),
             worker: worker_id(),
             options: ServiceOptions {
                 gateway_timeout: config.server.gateway_timeout,
@@ -99,6 +101,7 @@ impl App {
             },
             running: TaskTracker::new(),
             draining: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
         });
         let app = Self {
             service,
@@ -179,6 +182,10 @@ impl App {
             ),
         );
         task::spawn(
+            "trust",
+            trust_keeper(runner.owned.clone(), runner.lease, stop.clone()),
+        );
+        task::spawn(
             "reaper",
             reaper(runner.clone(), self.control.clone(), stop.clone()),
         );
@@ -212,6 +219,7 @@ impl App {
         let finish = async {
             if tokio::time::timeout(grace, running.wait()).await.is_err() {
                 self.runner.owned.stop_all(StopReason::Shutdown);
+                self.service.cut_off.cancel();
                 running.wait().await;
             }
         };
@@ -257,6 +265,12 @@ pub async fn migrate(url: &QueueUrl) -> Result<(), queue::Error> {
         QueueUrl::Sqlite(path) => SqliteStore::migrate(path, options).await,
         QueueUrl::Postgres(url) => PostgresStore::migrate(url, options).await,
     }
+}
+
+/// Tells queues apart without telling their key.
+fn queue_identity(token_key: &[u8; 32]) -> String {
+    use sha2::{Digest, Sha256};
+    hex::encode(&Sha256::new().chain_update(b"queue").chain_update(token_key).finalize()[..16])
 }
 
 /// Beside the results, so that an encoder's temporary files are on the same disk; emptied at start, since a killed

@@ -105,6 +105,22 @@ impl Error {
     }
 }
 
+/// How much to reserve for a batch's text when the rows of the batch before took `row_bytes` each. Bounded by what the
+/// batch itself holds: after one row of 30 MB, four thousand small ones must not reserve 120 GB.
+fn capacity_hint(batch: &RecordBatch, row_bytes: usize) -> usize {
+    /// Text takes at most some four times its Arrow form; a batch of nothing still has separators.
+    const TEXT_FACTOR: usize = 4;
+    const FLOOR_BYTES: usize = 64 << 10;
+    let bytes_max = batch
+        .get_array_memory_size()
+        .saturating_mul(TEXT_FACTOR)
+        .saturating_add(FLOOR_BYTES);
+    let guessed = batch
+        .num_rows()
+        .saturating_mul(row_bytes.saturating_add(row_bytes / 8));
+    guessed.min(bytes_max)
+}
+
 /// What `render` made of one batch; an assembler or a stream gets them in order.
 #[derive(Debug)]
 pub struct Rendered {

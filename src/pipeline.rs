@@ -183,7 +183,7 @@ impl Pipeline {
         let schema = match ready.await {
             Ok(stages) => {
                 let schema = stages.transform.output_schema().clone();
-                rest = stages::spawn_behind(&self.name, stages, workers, &run)?;
+                rest = stages::spawn_behind(&self.name, stages, workers, &run);
                 Some(schema)
             }
             Err(_) => None,

@@ -282,6 +282,9 @@ pub trait JobStore: Send + Sync + 'static {
 
     async fn get(&self, id: ExportId) -> Result<Option<Job>>;
 
+    /// The job that this tenant submitted with this request id before.
+    async fn submitted(&self, tenant: &TenantId, request_id: Uuid) -> Result<Option<Job>>;
+
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>>;
 
     /// How many jobs of the same tenant would start before this one; 0 is next. `None` unless QUEUED. Counted up to

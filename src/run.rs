@@ -25,7 +25,7 @@ use crate::{
     storage::ResultStore,
 };
 
-pub use owned::{Owned, Registration, Stop, StopReason, watchdog};
+pub use owned::{Owned, Registration, Stop, StopReason, trust_keeper, watchdog};
 pub use settle::Retries;
 pub use slots::{Slot, Slots};
 pub use speed::Speeds;
@@ -99,6 +99,7 @@ impl Runner {
             id: job.id,
             fence: job.fence,
             meter: adopted.meter.clone(),
+            stop: adopted.stop.token(),
             scratch: self.scratch.clone(),
         });
         let completed = self.pipeline(&plan, job.id, stages, adopted).run().await?;

@@ -16,7 +16,10 @@ pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
     export::{Code, ExportId, Failure, State, TenantId, WorkerId},
@@ -44,6 +47,8 @@ pub struct Service {
     pub running: TaskTracker,
     /// Fires when the process begins to shut down.
     pub draining: CancellationToken,
+    /// Fires when the grace time of a shutdown is over: what still runs for callers ends.
+    pub cut_off: CancellationToken,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -62,6 +67,14 @@ impl Service {
         let job = self.store.get(id).await.map_err(store_failure)?;
         job.filter(|job| job.tenant == *tenant)
             .ok_or_else(|| unknown_export(id))
+    }
+
+    /// While the permit lives, shutdown waits; it is taken before the look at `draining`, so that nothing that was let
+    /// in is left behind.
+    fn enter(&self) -> Result<TaskTrackerToken, Failure> {
+        let permit = self.running.token();
+        self.refuse_while_draining()?;
+        Ok(permit)
     }
 
     fn refuse_while_draining(&self) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path};
 
 use crate::export::{Code, ExportId, Failure, Fence};
@@ -28,6 +28,11 @@ pub enum Error {
     Full { operator: String },
     #[error("the stored result is gone")]
     NotFound { operator: String },
+    #[error(
+        "the result storage belongs to another queue: give this one a storage.url of its own, or delete the \
+         storage's file .rowgate-queue if that queue is gone for good"
+    )]
+    Foreign,
     #[error("the result storage can't be used now")]
     Unavailable { operator: String },
 }
@@ -47,6 +52,7 @@ impl Error {
             Self::NotFound { operator } => {
                 Failure::new(Code::DataLoss, "RESULT_LOST", message).operator(operator)
             }
+            Self::Foreign => Failure::internal(message),
             Self::Unavailable { operator } => {
                 Failure::new(Code::Unavailable, "STORAGE_UNAVAILABLE", message)
                     .operator(operator)
@@ -143,33 +149,30 @@ impl ResultStore {
         Ok(Upload::new(path.to_string(), multipart, durable))
     }
 
-    /// The bytes of `range`, in pieces as the storage gives them.
-    pub async fn read(
-        &self,
-        path: &str,
-        range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        let options = object_store::GetOptions {
-            range: Some(object_store::GetRange::Bounded(range)),
-            ..Default::default()
-        };
-        let result = self.store.get_opts(&Path::from(path), options).await?;
-        Ok(result.into_stream().map_err(Error::from).boxed())
-    }
-
     /// The bytes of a short `range`, whole.
     pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Error> {
         Ok(self.store.get_range(&Path::from(path), range).await?)
     }
 
-    /// Whether the storage takes a write now: one tiny object, put and deleted.
-    pub async fn probe(&self) -> Result<(), Error> {
-        let path = Path::from("probe");
-        self.store
-            .put(&path, PutPayload::from_static(b"rowgate"))
-            .await?;
-        self.store.delete(&path).await?;
-        Ok(())
+    /// Marks the storage as this queue's; `identity` is the queue's own. Two queues that shared a storage would each
+    /// collect the other's results as orphans.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when it is marked as another's.
+    pub async fn claim_for(&self, identity: &str) -> Result<(), Error> {
+        let path = Path::from(".rowgate-queue");
+        match self.store.get(&path).await {
+            Ok(found) => match found.bytes().await? == identity.as_bytes() {
+                true => Ok(()),
+                false => Err(Error::Foreign),
+            },
+            Err(object_store::Error::NotFound { .. }) => {
+                let mark = PutPayload::from(identity.as_bytes().to_vec());
+                self.store.put(&path, mark).await?;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Deletes what was written under one fence, complete or not. Fine when nothing was.

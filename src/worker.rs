@@ -25,7 +25,7 @@ pub use reaper::{abandon_all, reaper};
 pub use retention::{collect_orphans, retention};
 
 /// A claim is one transaction: this many rows bound its time.
-const CLAIM_JOBS_MAX: u32 = 64;
+const CLAIM_JOBS_MAX: u32 = 32;
 /// Pause after an error of the job store, so that a broken one is not hammered.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -43,18 +43,26 @@ impl Worker {
     /// Runs until `shutdown`, then lets what runs finish within `grace` and hands the rest back.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) {
         let running = TaskTracker::new();
-        loop {
-            let claimed = tokio::select! {
-                () = shutdown.cancelled() => break,
-                claimed = self.claim() => claimed,
-            };
+        while !shutdown.is_cancelled() {
+            let jobs_max = self.runner.slots.free_for_claims().min(CLAIM_JOBS_MAX);
+            if jobs_max == 0 {
+                // Work that nobody here has room for wakes nobody here.
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = self.runner.slots.freed() => {}
+                    () = tokio::time::sleep(self.pause()) => {}
+                }
+                continue;
+            }
+            // Not cut off by a shutdown: a claim that was committed has to be run or handed back.
+            let claimed = self.claim(jobs_max).await;
             let is_idle = claimed.is_empty();
             for (job, sent_at) in claimed {
                 self.start(job, sent_at, &running);
             }
             if is_idle {
                 tokio::select! {
-                    () = shutdown.cancelled() => break,
+                    () = shutdown.cancelled() => {}
                     () = self.runner.slots.freed() => {}
                     () = self.control.wait_for_work(self.pause()) => {}
                 }
@@ -64,11 +72,7 @@ impl Worker {
         self.drain(&running, grace).await;
     }
 
-    async fn claim(&self) -> Vec<(Job, Instant)> {
-        let jobs_max = self.runner.slots.free_for_claims().min(CLAIM_JOBS_MAX);
-        if jobs_max == 0 {
-            return Vec::new();
-        }
+    async fn claim(&self, jobs_max: u32) -> Vec<(Job, Instant)> {
         let request = ClaimRequest {
             worker: self.id.clone(),
             jobs_max,

@@ -68,7 +68,7 @@ impl Render for CsvEncoder {
         let rows = batch.num_rows();
         let mut columns = text::bind_all(&self.columns, &batch)?;
         let row_bytes = self.row_bytes.load(Ordering::Relaxed);
-        let mut out = Vec::with_capacity(rows * (row_bytes + row_bytes / 8));
+        let mut out = Vec::with_capacity(super::capacity_hint(&batch, row_bytes));
         let mut scratch = Vec::new();
         for row in 0..rows {
             for (index, cells) in columns.iter_mut().enumerate() {

@@ -45,7 +45,7 @@ impl Render for JsonlEncoder {
         let rows = batch.num_rows();
         let mut columns = self.objects.bind(&batch)?;
         let row_bytes = self.row_bytes.load(Ordering::Relaxed);
-        let mut out = Vec::with_capacity(rows * (row_bytes + row_bytes / 8));
+        let mut out = Vec::with_capacity(super::capacity_hint(&batch, row_bytes));
         for row in 0..rows {
             self.objects.write_row(&mut columns, row, &mut out);
             out.push(b'\n');

@@ -152,7 +152,7 @@ impl RowRender {
     fn write_rows(&self, batch: &RecordBatch) -> Result<Written, Error> {
         let rows = batch.num_rows();
         let row_bytes = self.row_bytes.load(Ordering::Relaxed);
-        let mut bytes = Vec::with_capacity(rows * (row_bytes + row_bytes / 8));
+        let mut bytes = Vec::with_capacity(super::capacity_hint(batch, row_bytes));
         let mut ends = Vec::with_capacity(rows);
         let between = match &self.form {
             Form::Values(columns) => {

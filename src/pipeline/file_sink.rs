@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     export::Failure,
     format::{self, Assembler, Rendered},
@@ -20,10 +22,20 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    pub fn new(assembler: Box<dyn Assembler>, upload: Upload, meter: Arc<Meter>) -> Self {
+    /// `stop` ends a long assembly in its middle.
+    pub fn new(
+        assembler: Box<dyn Assembler>,
+        upload: Upload,
+        meter: Arc<Meter>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             assembler,
-            out: Metered { upload, meter },
+            out: Metered {
+                upload,
+                meter,
+                stop,
+            },
             rows: 0,
         }
     }
@@ -60,10 +72,14 @@ impl Sink for FileSink {
 struct Metered {
     upload: Upload,
     meter: Arc<Meter>,
+    stop: CancellationToken,
 }
 
 impl Write for Metered {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.stop.is_cancelled() {
+            return Err(io::Error::other("the export was stopped"));
+        }
         let count = self.upload.write(bytes)?;
         self.meter
             .bytes_written

@@ -50,6 +50,7 @@ pub struct FileTarget {
     pub id: ExportId,
     pub fence: Fence,
     pub meter: Arc<Meter>,
+    pub stop: CancellationToken,
     /// For encoders that need temporary files.
     pub scratch: PathBuf,
 }
@@ -87,7 +88,11 @@ impl Plan {
         self.encoder(transform.output_schema(), scratch)?;
         Ok(Described {
             fields: format::text::fields(transform.output_schema()),
-            warnings: description.warnings,
+            // They name the source's columns, and a definition shows only its own.
+            warnings: match &self.resolved.fixed {
+                Some(_) => Vec::new(),
+                None => description.warnings,
+            },
         })
     }
 
@@ -224,7 +229,7 @@ impl Plan {
         let transform = self.transform(&schema)?;
         let options = RowOptions {
             encoding: RowEncoding::Values,
-            max_batch_rows: None,
+            max_batch_rows: Some(1),
             max_batch_bytes: None,
         };
         let render = RowRender::new(options, transform.output_schema(), &self.time_zone)
@@ -235,7 +240,14 @@ impl Plan {
                 .apply(batch)
                 .map_err(transform::Error::into_failure)?;
             // Messages with one repeated field join into one by standing behind each other.
-            for chunk in render.chunks(batch).map_err(format::Error::into_failure)? {
+            // A row too large for a message is fine in a file: the sample ends before it.
+            let Ok(chunks) = render.chunks(batch) else {
+                break;
+            };
+            for chunk in chunks {
+                if wire.len() + chunk.payload.len() > SAMPLE_BYTES_MAX {
+                    return Ok(wire.freeze());
+                }
                 wire.extend_from_slice(&chunk.payload);
             }
         }
@@ -255,11 +267,14 @@ impl Plan {
             Ok(Stages {
                 transform,
                 render,
-                sink: Box::new(FileSink::new(assembler, upload, target.meter)),
+                sink: Box::new(FileSink::new(assembler, upload, target.meter, target.stop)),
             })
         })
     }
 }
+
+/// Of the answer that carries it: clients refuse 4 MiB.
+const SAMPLE_BYTES_MAX: usize = 1 << 20;
 
 /// A sample is for a person who waits.
 const SAMPLE_PATIENCE: Duration = Duration::from_secs(20);

@@ -86,6 +86,7 @@ impl Spool {
             options.first_row,
             options.idle_timeout,
             meter.clone(),
+            options.cancel.clone(),
         );
         let (segments, received) = mpsc::channel(SEGMENTS_AHEAD);
         let spool = Arc::new(self);

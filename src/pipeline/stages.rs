@@ -122,13 +122,8 @@ pub(super) fn read(
 type Thread = oneshot::Receiver<task::Joined<Option<Written>>>;
 
 /// Starts the render threads and the writer. When one can't be started the run fails, and those that were end by
-/// themselves.
-pub(super) fn spawn_behind(
-    name: &str,
-    stages: Stages,
-    workers: u32,
-    run: &Run,
-) -> Result<Vec<Thread>, Failure> {
+/// themselves; they are returned all the same, to be waited for.
+pub(super) fn spawn_behind(name: &str, stages: Stages, workers: u32, run: &Run) -> Vec<Thread> {
     run.meter.transform.set_threads(u64::from(workers));
     let Stages {
         transform,
@@ -141,16 +136,24 @@ pub(super) fn spawn_behind(
         let (transform, render, left) = (transform.clone(), render.clone(), left.clone());
         let worker_run = run.clone();
         let started = task::spawn_thread(format!("render {number} {name}"), move || {
+            let _unwinding = FailOnPanic(&worker_run);
             render_all(&transform, render.as_ref(), &worker_run);
             if left.fetch_sub(1, Ordering::AcqRel) == 1 {
                 worker_run.to_write.finish();
             }
             None
         });
-        threads.push(started.map_err(|error| no_thread(error, run))?);
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                no_thread(&error, run);
+                return threads;
+            }
+        }
     }
     let writer_run = run.clone();
     let started = task::spawn_thread(format!("write {name}"), move || {
+        let _unwinding = FailOnPanic(&writer_run);
         match write_all(sink, &writer_run) {
             Ok(written) => written,
             Err(failure) => {
@@ -159,14 +162,26 @@ pub(super) fn spawn_behind(
             }
         }
     });
-    threads.push(started.map_err(|error| no_thread(error, run))?);
-    Ok(threads)
+    match started {
+        Ok(thread) => threads.push(thread),
+        Err(error) => no_thread(&error, run),
+    }
+    threads
 }
 
-fn no_thread(error: std::io::Error, run: &Run) -> Failure {
-    let failure = Failure::internal(format!("no thread for a stage: {error}")).retryable();
-    run.fail(failure.clone());
-    failure
+/// A stage that panics must stop the others: they would wait for it for ever.
+struct FailOnPanic<'a>(&'a Run);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Failure::internal("a stage of the pipeline panicked"));
+        }
+    }
+}
+
+fn no_thread(error: &std::io::Error, run: &Run) {
+    run.fail(Failure::internal(format!("no thread for a stage: {error}")).retryable());
 }
 
 fn render_all(transform: &crate::transform::Transform, render: &dyn format::Render, run: &Run) {

@@ -12,13 +12,14 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     export::{Code, Failure, Field},
     format::{self, Payload, Rendered, RowChunk, rows::RowOptions, rows::RowRender},
 };
 
-use super::{Meter, Plan, Prepare, Sink, Stages, Written};
+use super::{Meter, Plan, Prepare, Sink, Stages, Written, cancelled};
 
 /// Messages that wait between the sink and the client: one that is sent, one that is next. More would only be memory.
 pub const CHUNKS_AHEAD: usize = 2;
@@ -54,6 +55,8 @@ pub struct StreamSink {
     hash: Sha256,
     idle_timeout: Duration,
     meter: Arc<Meter>,
+    /// A client that takes nothing must not keep a stop from taking effect.
+    stop: CancellationToken,
     runtime: Handle,
 }
 
@@ -64,6 +67,7 @@ impl StreamSink {
         first_row: u64,
         idle_timeout: Duration,
         meter: Arc<Meter>,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             chunks,
@@ -71,6 +75,7 @@ impl StreamSink {
             hash: Sha256::new(),
             idle_timeout,
             meter,
+            stop,
             runtime: Handle::current(),
         }
     }
@@ -102,15 +107,18 @@ impl StreamSink {
     /// `wait` says whether the client is still there.
     fn wait_for_client(&self, wait: impl Future<Output = bool>) -> Result<(), Failure> {
         let started = Instant::now();
-        let answer = self
-            .runtime
-            .block_on(async { tokio::time::timeout(self.idle_timeout, wait).await });
+        let answer = self.runtime.block_on(async {
+            tokio::select! {
+                is_there = wait => match is_there {
+                    true => Ok(()),
+                    false => Err(client_gone()),
+                },
+                () = self.stop.cancelled() => Err(cancelled()),
+                () = tokio::time::sleep(self.idle_timeout) => Err(slow_client(self.idle_timeout)),
+            }
+        });
         self.meter.client.busy(started.elapsed());
-        match answer {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(client_gone()),
-            Err(_) => Err(slow_client(self.idle_timeout)),
-        }
+        answer
     }
 }
 
@@ -142,11 +150,12 @@ pub fn stream_stages(
     plan: &Plan,
     options: StreamOptions,
     meter: Arc<Meter>,
+    stop: CancellationToken,
     chunks: mpsc::Sender<Chunk>,
     known: oneshot::Sender<StreamSchema>,
 ) -> Prepare {
     let plan = plan.clone();
-    let sink = Box::new(StreamSink::new(chunks, 0, options.idle_timeout, meter));
+    let sink = Box::new(StreamSink::new(chunks, 0, options.idle_timeout, meter, stop));
     Box::new(move |schema| {
         let transform = plan.transform(schema)?;
         let schema = transform.output_schema().clone();

@@ -5,6 +5,8 @@ mod streams;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
+use prost::Message;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
@@ -19,6 +21,9 @@ use crate::{
         SubmitRequest, Submitted,
     },
 };
+
+/// Specs may be large: a page ends before clients refuse it for its size (4 MiB by default).
+const PAGE_BYTES_MAX: usize = 3 << 20;
 
 /// The handlers; cheap to clone.
 #[derive(Clone)]
@@ -127,7 +132,7 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::WatchExportRequest>,
     ) -> Result<Response<Self::WatchExportStream>, Status> {
-        let tenant = tenant(&request);
+        let (tenant, deadline) = (tenant(&request), end_of_call(request.metadata()));
         let asked = convert::watch_from_proto(request.into_inner()).map_err(from_failure)?;
         // An unknown export is a plain error, not an empty stream.
         let first = self
@@ -136,7 +141,7 @@ impl ExportService for ExportHandlers {
             .await
             .map_err(from_failure)?;
         let watch = streams::watch(self.service.clone(), tenant, first, asked.interval);
-        Ok(Response::new(watch))
+        Ok(Response::new(streams::until(deadline, watch)))
     }
 
     async fn list_exports(
@@ -146,10 +151,24 @@ impl ExportService for ExportHandlers {
         let tenant = tenant(&request);
         let filter = convert::list_from_proto(request.into_inner(), tenant, &self.service.tokens)
             .map_err(from_failure)?;
-        let page = self.service.list(filter).await.map_err(from_failure)?;
+        let page = self.service.list(&filter).await.map_err(from_failure)?;
+        let (mut exports, mut size_bytes) = (Vec::new(), 0);
+        for view in &page.exports {
+            let export = view_to_proto(view);
+            size_bytes += export.encoded_len();
+            if size_bytes > PAGE_BYTES_MAX && !exports.is_empty() {
+                break;
+            }
+            exports.push(export);
+        }
+        let is_cut = exports.len() < page.exports.len();
+        let next_page_token = match page.exports[..exports.len()].last() {
+            Some(last) if is_cut || page.has_more => self.service.page_token(&filter, last),
+            _ => String::new(),
+        };
         Ok(Response::new(pb::ListExportsResponse {
-            exports: page.exports.iter().map(view_to_proto).collect(),
-            next_page_token: page.next_page_token,
+            exports,
+            next_page_token,
         }))
     }
 
@@ -188,7 +207,7 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::DownloadResultRequest>,
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
-        let tenant = tenant(&request);
+        let (tenant, deadline) = (tenant(&request), end_of_call(request.metadata()));
         let asked = convert::download_from_proto(request.into_inner()).map_err(from_failure)?;
         let request = DownloadRequest {
             id: asked.id,
@@ -200,7 +219,8 @@ impl ExportService for ExportHandlers {
             .download(&tenant, request)
             .await
             .map_err(from_failure)?;
-        Ok(Response::new(streams::download(download)))
+        let pieces = streams::download(download);
+        Ok(Response::new(streams::until(deadline, pieces)))
     }
 
     async fn list_sources(
@@ -264,6 +284,10 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
         "n" => Duration::from_nanos(count),
         _ => return None,
     })
+}
+
+fn end_of_call(metadata: &MetadataMap) -> Option<Instant> {
+    deadline(metadata).and_then(|deadline| Instant::now().checked_add(deadline))
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl Owned {
         trust: Trust,
     ) -> (Registration, Stop) {
         let stop = Stop::default();
-        self.lock().insert(
+        let former = self.lock().insert(
             id,
             Entry {
                 fence,
@@ -108,6 +108,10 @@ impl Owned {
                 trust,
             },
         );
+        if let Some(former) = former {
+            // This process lost the job and was given it again: the run under the old fence is over.
+            former.stop.now(StopReason::Lost);
+        }
         let registration = Registration {
             id,
             fence,
@@ -177,6 +181,15 @@ impl Owned {
         }
     }
 
+    /// Of the jobs that nothing has stopped yet.
+    fn earliest_trust(&self) -> Option<Trust> {
+        self.lock()
+            .values()
+            .filter(|entry| entry.stop.reason().is_none())
+            .map(|entry| entry.trust)
+            .min()
+    }
+
     fn stop_untrusted(&self, now: Instant) {
         for (id, entry) in self.lock().iter() {
             if entry.trust.is_over(now) && entry.stop.reason().is_none() {
@@ -205,7 +218,26 @@ pub async fn watchdog(
             () = tokio::time::sleep(pause) => {}
         }
         renew_once(&owned, store.as_ref(), &lease, patience).await;
-        owned.stop_untrusted(Instant::now());
+    }
+}
+
+/// Stops each job whose trust is over, at that moment: beside the watchdog, so that a job store that hangs can't delay
+/// it. Runs until `shutdown`.
+pub async fn trust_keeper(owned: Arc<Owned>, lease: LeaseOptions, shutdown: CancellationToken) {
+    /// A trust that begins while this sleeps lasts longer than this.
+    const LOOK_AGAIN: Duration = Duration::from_millis(500);
+    let look_again = LOOK_AGAIN.min(lease.ttl.saturating_sub(lease.margin) / 2);
+    loop {
+        let now = Instant::now();
+        owned.stop_untrusted(now);
+        let until_next = owned.earliest_trust().map_or(look_again, |trust| {
+            trust.deadline().saturating_duration_since(now)
+        });
+        let pause = until_next.min(look_again).max(Duration::from_millis(5));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 

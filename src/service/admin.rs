@@ -17,6 +17,8 @@ pub struct LiveLimits {
     effective: RwLock<Limits>,
     sizes: Arc<Sizes>,
     slots: Arc<Slots>,
+    /// Changes are applied one after the other, in the order in which they were stored.
+    applying: tokio::sync::Mutex<()>,
 }
 
 impl LiveLimits {
@@ -26,12 +28,14 @@ impl LiveLimits {
             configured,
             sizes,
             slots,
+            applying: tokio::sync::Mutex::new(()),
         }
     }
 
     /// # Errors
     /// The job store's.
     pub async fn load(&self, control: &dyn ControlStore) -> Result<(), queue::Error> {
+        let _turn = self.applying.lock().await;
         let overrides = control.limits().await?;
         self.apply(&overrides);
         Ok(())
@@ -76,7 +80,11 @@ impl Service {
             .update_limits(change)
             .await
             .map_err(store_failure)?;
-        self.limits.apply(&overrides);
+        // What is stored by now, which may be a later change than this one.
+        self.limits
+            .load(self.control.as_ref())
+            .await
+            .map_err(store_failure)?;
         tracing::info!(?overrides, "limits were set");
         // More slots may let waiting jobs start.
         self.control.announce_work().await;

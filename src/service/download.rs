@@ -1,19 +1,20 @@
 //! `DownloadResult`: the bytes of a file, from any offset.
 
-use std::pin::Pin;
+use std::{ops::Range, pin::Pin};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, stream};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     export::{Code, ExportId, Failure, ResultInfo, ResultKind, TenantId},
-    storage,
+    storage::{self, ResultStore},
 };
 
 use super::{Service, readable};
 
 /// Of one message: large enough for speed, far below the 4 MiB that clients accept.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DownloadRequest {
@@ -28,6 +29,8 @@ pub struct Download {
     pub offset: u64,
     /// Pieces of at most 256 KiB; none when the offset is the end.
     pub pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>,
+    /// A shutdown waits for it within its grace time.
+    pub permit: TaskTrackerToken,
 }
 
 impl Service {
@@ -36,6 +39,7 @@ impl Service {
         tenant: &TenantId,
         request: DownloadRequest,
     ) -> Result<Download, Failure> {
+        let permit = self.enter()?;
         let job = self.job(tenant, request.id).await?;
         let result = readable(&job)?;
         if result.kind != ResultKind::File {
@@ -59,40 +63,34 @@ impl Service {
         let end = request.limit.map_or(result.size_bytes, |limit| {
             request.offset.saturating_add(limit).min(result.size_bytes)
         });
-        let pieces: Pin<Box<dyn Stream<Item = _> + Send>> = if request.offset == end {
-            Box::pin(futures::stream::empty())
-        } else {
-            let stored = self
-                .runner
-                .results
-                .read(&result.path, request.offset..end)
-                .await
-                .map_err(storage::Error::into_failure)?;
-            Box::pin(pieces(stored))
-        };
+        let results = self.runner.results.clone();
+        let pieces = pieces(results, result.path.clone(), request.offset..end);
         Ok(Download {
             result: result.clone(),
             offset: request.offset,
-            pieces,
+            pieces: Box::pin(pieces),
+            permit,
         })
     }
 }
 
-/// Cuts what the storage gives into messages; short pieces pass as they are.
 fn pieces(
-    stored: impl Stream<Item = Result<Bytes, storage::Error>> + Send,
+    results: ResultStore,
+    path: String,
+    range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
-    stored.flat_map(|next| {
-        let cut = match next {
-            Err(error) => vec![Err(error.into_failure())],
-            Ok(mut bytes) => {
-                let mut cut = Vec::with_capacity(bytes.len() / PIECE_BYTES + 1);
-                while !bytes.is_empty() {
-                    cut.push(Ok(bytes.split_to(bytes.len().min(PIECE_BYTES))));
-                }
-                cut
+    stream::try_unfold(range, move |left| {
+        let (results, path) = (results.clone(), path.clone());
+        async move {
+            if left.is_empty() {
+                return Ok(None);
             }
-        };
-        futures::stream::iter(cut)
+            let piece_end = left.end.min(left.start + PIECE_BYTES);
+            let piece = results
+                .read_range(&path, left.start..piece_end)
+                .await
+                .map_err(storage::Error::into_failure)?;
+            Ok(Some((piece, piece_end..left.end)))
+        }
     })
 }

@@ -11,7 +11,7 @@ use crate::{
     export::{
         Admission, Execution, ExportId, ExportSpec, Failure, Guarantee, ResultKind, State, TenantId,
     },
-    pipeline::{Plan, Prepare, StreamOptions, stream_stages},
+    pipeline::{Plan, Prepare, StreamOptions, StreamSchema, stream_stages},
     queue::{Inserted, Job, JobKind, NewJob, Start},
     run::{Adopted, Slot, Stop, StopReason, so_far, work},
 };
@@ -23,6 +23,13 @@ use super::{
     stream::{Ended, Feed, Header, RowStream, StreamRequest, chunk_channel, row_options},
     submit::cap_full,
 };
+
+/// A live stream whose pipeline runs, before its header is known.
+struct Opened {
+    id: ExportId,
+    feed: Feed,
+    known: oneshot::Receiver<StreamSchema>,
+}
 
 impl Service {
     pub(super) async fn stream_live(
@@ -42,6 +49,47 @@ impl Service {
             return Err(no_room("STREAM_LIMIT", "as many streams run here as may")
                 .metadata("limit", "stream_slots"));
         };
+        // In a task of its own: a caller that goes away must not leave a row that is RUNNING and run by nobody. What
+        // it returns to nobody is dropped, and that stops the stream.
+        let (service, tenant) = (self.clone(), tenant.clone());
+        let deadline = request.deadline;
+        let opening = async move {
+            service
+                .open_live(&tenant, spec, plan, request, slot)
+                .await
+        };
+        let opened = crate::task::spawn("service.open", self.running.track_future(opening))
+            .await
+            .map_err(Failure::internal)??;
+        let Opened {
+            id,
+            mut feed,
+            known,
+        } = opened;
+        let known = feed.begin(known).await?;
+        Ok(RowStream {
+            known,
+            header: Header {
+                export_id: id,
+                fields: Vec::new(),
+                arrow_schema: bytes::Bytes::new(),
+                guarantee: Guarantee::None,
+                first_row: 0,
+                expires_at: None,
+                admission: Some(self.live_admission(deadline)),
+            },
+            feed,
+        })
+    }
+
+    async fn open_live(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        spec: ExportSpec,
+        plan: Plan,
+        request: StreamRequest,
+        slot: Slot,
+    ) -> Result<Opened, Failure> {
         let sent_at = Instant::now();
         let job = self.insert_live(tenant, spec).await?;
         let adopted = self.runner.adopt(&job, sent_at);
@@ -52,8 +100,15 @@ impl Service {
             rows: row_options(&request),
             idle_timeout: self.options.stream_idle_timeout,
         };
-        let stages = stream_stages(&plan, options, adopted.meter.clone(), chunks, known_sender);
-        let mut feed = Feed {
+        let stages = stream_stages(
+            &plan,
+            options,
+            adopted.meter.clone(),
+            adopted.stop.token(),
+            chunks,
+            known_sender,
+        );
+        let feed = Feed {
             chunks: received,
             end,
             meter: adopted.meter.clone(),
@@ -73,19 +128,7 @@ impl Service {
                 let _ = end_sender.send(end);
             }),
         );
-        let schema = feed.begin(known).await?;
-        Ok(RowStream {
-            header: Header {
-                export_id: id,
-                fields: schema.fields,
-                arrow_schema: schema.arrow_schema,
-                guarantee: Guarantee::None,
-                first_row: 0,
-                expires_at: None,
-                admission: Some(self.live_admission(request.deadline)),
-            },
-            feed,
-        })
+        Ok(Opened { id, feed, known })
     }
 
     async fn insert_live(&self, tenant: &TenantId, spec: ExportSpec) -> Result<Job, Failure> {
@@ -132,7 +175,7 @@ impl Service {
         let outcome = until(pipeline, deadline, &adopted.stop).await;
         let work = work(&adopted.meter);
         let outcome = outcome.map(|completed| {
-            self.runner.speeds.measured(plan.source_name(), &completed);
+            // Its time is its client's: it says nothing of how fast the source is.
             let ended = Ended {
                 rows: completed.rows_written,
                 sha256: completed.written.sha256.clone(),

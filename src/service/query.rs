@@ -23,8 +23,8 @@ pub struct ExportView {
 
 pub struct Page {
     pub exports: Vec<ExportView>,
-    /// Empty on the last page.
-    pub next_page_token: String,
+    /// Another page follows.
+    pub has_more: bool,
 }
 
 impl Service {
@@ -110,23 +110,14 @@ impl Service {
     }
 
     /// A page of `filter.rows_max` exports.
-    pub async fn list(&self, mut filter: ListFilter) -> Result<Page, Failure> {
+    pub async fn list(&self, filter: &ListFilter) -> Result<Page, Failure> {
+        let mut filter = filter.clone();
         let size = filter.rows_max;
         // One more than a page tells whether there is another.
         filter.rows_max = size + 1;
         let mut jobs = self.store.list(&filter).await.map_err(store_failure)?;
         let has_more = jobs.len() > size as usize;
         jobs.truncate(size as usize);
-        let next_page_token = match jobs.last() {
-            Some(last) if has_more => self.tokens.page(
-                &filter,
-                ListCursor {
-                    created_at: last.created_at,
-                    id: last.id,
-                },
-            ),
-            _ => String::new(),
-        };
         let exports = jobs
             .into_iter()
             .map(|job| ExportView {
@@ -135,10 +126,18 @@ impl Service {
                 queue_position: None,
             })
             .collect();
-        Ok(Page {
-            exports,
-            next_page_token,
-        })
+        Ok(Page { exports, has_more })
+    }
+
+    /// The listing goes on behind `last`.
+    pub fn page_token(&self, filter: &ListFilter, last: &ExportView) -> String {
+        self.tokens.page(
+            filter,
+            ListCursor {
+                created_at: last.job.created_at,
+                id: last.job.id,
+            },
+        )
     }
 
     pub async fn cancel(&self, tenant: &TenantId, id: ExportId) -> Result<ExportView, Failure> {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     export::{Code, ExportId, Failure, Guarantee, ResultKind, TenantId},
     pipeline::{Meter, ReplayOptions, Spool},
-    run::Stop,
+    run::{Stop, StopReason},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     admission::no_room,
     live::{told_by_stop, until},
     readable,
-    stream::{Ended, Feed, Header, RowStream, StreamRequest, chunk_channel, row_options},
+    stream::{Ended, Feed, Header, Known, RowStream, StreamRequest, chunk_channel, row_options},
     tokens::ResumePoint,
 };
 
@@ -80,12 +80,20 @@ impl Service {
             idle_timeout: self.options.stream_idle_timeout,
             cancel: stop.token(),
         };
-        let deadline = request.deadline;
+        let (deadline, cut_off) = (request.deadline, self.cut_off.clone());
         crate::task::spawn(
             "service.replay",
             self.running.track_future(async move {
                 let replay = spool.replay(options, meter, chunks);
-                let sent = until(replay, deadline, &stop).await;
+                let until_shutdown = async {
+                    let mut replay = std::pin::pin!(replay);
+                    tokio::select! {
+                        sent = &mut replay => return sent,
+                        () = cut_off.cancelled() => stop.now(StopReason::Shutdown),
+                    }
+                    replay.await
+                };
+                let sent = until(until_shutdown, deadline, &stop).await;
                 // The client may have gone.
                 let _ = end_sender.send(
                     sent.map(|sha256| Ended { rows, sha256 })
@@ -95,10 +103,11 @@ impl Service {
             }),
         );
         Ok(RowStream {
+            known: Known::Now(schema),
             header: Header {
                 export_id: id,
-                fields: schema.fields,
-                arrow_schema: schema.arrow_schema,
+                fields: Vec::new(),
+                arrow_schema: bytes::Bytes::new(),
                 guarantee,
                 first_row,
                 expires_at: result.expires_at,

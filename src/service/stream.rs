@@ -64,6 +64,16 @@ pub struct Header {
     pub admission: Option<Admission>,
 }
 
+impl Header {
+    fn with(self, schema: StreamSchema) -> Self {
+        Self {
+            fields: schema.fields,
+            arrow_schema: schema.arrow_schema,
+            ..self
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Event {
     Header(Box<Header>),
@@ -88,8 +98,16 @@ pub struct Sent {
 
 /// A row stream that has begun: polled by the transport, dropped when the client is gone.
 pub struct RowStream {
+    /// Its columns are those of `known`.
     pub(super) header: Header,
+    pub(super) known: Known,
     pub(super) feed: Feed,
+}
+
+/// Whether the columns were known when the call was answered.
+pub(super) enum Known {
+    Now(StreamSchema),
+    Later(oneshot::Receiver<StreamSchema>),
 }
 
 /// What produces a stream's rows, and hears when nobody wants them any more.
@@ -126,7 +144,7 @@ impl Service {
         tenant: &TenantId,
         request: StreamRequest,
     ) -> Result<RowStream, Failure> {
-        self.refuse_while_draining()?;
+        let _permit = self.enter()?;
         match request.target.clone() {
             StreamTarget::Spec(spec) => self.stream_live(tenant, *spec, request).await,
             StreamTarget::Export {
@@ -159,15 +177,18 @@ pub(super) fn chunk_channel() -> (mpsc::Sender<Chunk>, mpsc::Receiver<Chunk>) {
 }
 
 impl Feed {
-    /// Waits for the schema, then for the first chunk, an early end, or the patience's end.
+    /// Waits for the schema, then for the first chunk, an early end, or the patience's end. A source that does not know
+    /// its columns by then gives its receiver back: heartbeats go out until the header can.
     pub(super) async fn begin(
         &mut self,
-        known: oneshot::Receiver<StreamSchema>,
-    ) -> Result<StreamSchema, Failure> {
+        mut known: oneshot::Receiver<StreamSchema>,
+    ) -> Result<Known, Failure> {
         let patience = Instant::now() + first_fetch_patience(self.heartbeat);
-        let Ok(schema) = known.await else {
+        let schema = match tokio::time::timeout_at(patience, &mut known).await {
+            Err(_) => return Ok(Known::Later(known)),
+            Ok(Ok(schema)) => schema,
             // No schema: the run ended before it, and says why.
-            return Err(self.failure().await);
+            Ok(Err(_)) => return Err(self.failure().await),
         };
         tokio::select! {
             () = tokio::time::sleep_until(patience) => {}
@@ -188,7 +209,7 @@ impl Feed {
                 }
             },
         }
-        Ok(schema)
+        Ok(Known::Now(schema))
     }
 
     async fn failure(&mut self) -> Failure {
@@ -215,6 +236,8 @@ fn lost_end() -> Failure {
 
 /// Where the unfolding stands.
 enum Phase {
+    /// The source has not told its columns yet.
+    Unknown(Box<Header>, oneshot::Receiver<StreamSchema>),
     Header(Box<Header>),
     Rows,
     Drained,
@@ -222,10 +245,6 @@ enum Phase {
 }
 
 impl RowStream {
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
     /// The events in order. After an error, or a footer, nothing comes.
     ///
     /// `draining`: when it completes, a resumable stream ends with a drain.
@@ -233,7 +252,10 @@ impl RowStream {
         self,
         draining: tokio_util::sync::CancellationToken,
     ) -> impl Stream<Item = Result<Sent, Failure>> + Send {
-        let phase = Phase::Header(Box::new(self.header));
+        let phase = match self.known {
+            Known::Now(schema) => Phase::Header(Box::new(self.header.with(schema))),
+            Known::Later(known) => Phase::Unknown(Box::new(self.header), known),
+        };
         let beat = Box::pin(tokio::time::sleep(self.feed.heartbeat));
         stream::unfold(
             (self.feed, phase, beat, draining),
@@ -245,6 +267,7 @@ impl RowStream {
                         let token = feed.token_behind(0);
                         (sent(Event::Header(header), token), Phase::Rows)
                     }
+                    Phase::Unknown(header, known) => feed.learn(header, known, &mut beat).await,
                     Phase::Rows => feed.next(&mut beat, &draining).await,
                 };
                 beat.as_mut().reset(Instant::now() + feed.heartbeat);
@@ -296,6 +319,27 @@ impl Feed {
                 let token = self.token_behind(0);
                 (sent(Event::Heartbeat(self.meter.progress()), token), Phase::Rows)
             }
+        }
+    }
+
+    async fn learn(
+        &mut self,
+        header: Box<Header>,
+        mut known: oneshot::Receiver<StreamSchema>,
+        beat: &mut std::pin::Pin<Box<Sleep>>,
+    ) -> Step {
+        tokio::select! {
+            schema = &mut known => match schema {
+                Ok(schema) => (
+                    sent(Event::Header(Box::new(header.with(schema))), String::new()),
+                    Phase::Rows,
+                ),
+                Err(_) => (Err(self.failure().await), Phase::Over),
+            },
+            () = beat.as_mut() => (
+                sent(Event::Heartbeat(self.meter.progress()), String::new()),
+                Phase::Unknown(header, known),
+            ),
         }
     }
 

@@ -67,7 +67,7 @@ impl Service {
         tenant: &TenantId,
         request: SubmitRequest,
     ) -> Result<Submitted, Failure> {
-        self.refuse_while_draining()?;
+        let _permit = self.enter()?;
         let plan = Plan::new(&self.runner.catalog, request.spec.clone()).await?;
         let described = plan.describe(self.runner.scratch.clone()).await?;
         let wish = Wish {
@@ -78,20 +78,59 @@ impl Service {
         if request.mode == SubmitMode::ValidateOnly {
             return self.validated(&plan, described, admission).await;
         }
-        if request.execution == Execution::Inline && admission.mode != Execution::Inline {
-            return Err(inline_refused(&admission));
-        }
         let budget = admission.budget;
-        let (job, admission) = match admission.mode {
-            Execution::Inline => self.start_inline(tenant, &request, admission).await?,
-            _ => self.enqueue(tenant, &request, admission).await?,
+        let (job, admission) = match self.submitted_before(tenant, &request).await? {
+            Some(job) => (job, admission),
+            None => self.place(tenant, &request, admission).await?,
         };
-        let wait = match admission.mode {
-            Execution::Inline => request.max_wait.unwrap_or(budget).min(budget),
-            _ => request.max_wait.unwrap_or_default().min(WAIT_MAX),
+        let wait = match request.execution {
+            Execution::Queued => request.max_wait.unwrap_or_default().min(WAIT_MAX),
+            Execution::Auto | Execution::Inline => request.max_wait.unwrap_or(budget).min(budget),
         };
         let view = self.wait_until_terminal(tenant, job, wait).await?;
         Ok(Submitted::Export { view, admission })
+    }
+
+    /// A repeated request gets its export, whatever would be decided for a new one.
+    async fn submitted_before(
+        &self,
+        tenant: &TenantId,
+        request: &SubmitRequest,
+    ) -> Result<Option<Job>, Failure> {
+        let Some(request_id) = request.request_id else {
+            return Ok(None);
+        };
+        let job = self
+            .store
+            .submitted(tenant, request_id)
+            .await
+            .map_err(store_failure)?;
+        match job {
+            Some(job) if job.spec.hash() != request.spec.hash() => Err(request_id_reused(job.id)),
+            job => Ok(job),
+        }
+    }
+
+    /// In a task of its own: a caller that goes away must not leave a row that is RUNNING and run by nobody.
+    async fn place(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        request: &SubmitRequest,
+        admission: Admission,
+    ) -> Result<(Job, Admission), Failure> {
+        if request.execution == Execution::Inline && admission.mode != Execution::Inline {
+            return Err(inline_refused(&admission));
+        }
+        let (service, tenant, request) = (self.clone(), tenant.clone(), request.clone());
+        let placing = async move {
+            match admission.mode {
+                Execution::Inline => service.start_inline(&tenant, &request, admission).await,
+                _ => service.enqueue(&tenant, &request, admission).await,
+            }
+        };
+        crate::task::spawn("service.place", self.running.track_future(placing))
+            .await
+            .map_err(Failure::internal)?
     }
 
     async fn validated(

@@ -336,7 +336,7 @@ impl<'a> Batches<'a> {
         self.decode()?;
         let rows = self.builder.rows();
         if rows > 0 {
-            self.out.batch(self.builder.finish())?;
+            self.out.batch(self.builder.finish()?)?;
             self.rows_before += rows as u64;
         }
         self.batch_bytes = 0;

@@ -65,7 +65,8 @@ impl Upload {
         if let Some(path) = &self.durable {
             // SUCCEEDED is a promise that outlives a power cut.
             std::fs::File::open(path)?.sync_all()?;
-            if let Some(folder) = path.parent() {
+            // The fence's folder, the export's and the root may all be new.
+            for folder in path.ancestors().skip(1).take(3) {
                 std::fs::File::open(folder)?.sync_all()?;
             }
         }

@@ -13,13 +13,21 @@ use crate::{
 /// A read that has begun finishes: files go this long after they expired.
 const READ_GRACE: Duration = Duration::from_secs(3600);
 const EVERY: Duration = Duration::from_secs(60);
+/// Orphans are looked for every hour.
+const COLLECT_ROUNDS: u32 = 60;
 const SWEEP_JOBS_MAX: u32 = 200;
 
 /// Expires results and purges rows until `shutdown`.
 pub async fn retention(runner: Arc<Runner>, keep_rows: Duration, shutdown: CancellationToken) {
-    loop {
+    for round in 0_u32.. {
         if let Err(error) = sweep(&runner, keep_rows).await {
             tracing::warn!(%error, "old results could not be looked for");
+        }
+        // Not at once: a start has collected already.
+        if round % COLLECT_ROUNDS == COLLECT_ROUNDS - 1
+            && let Err(error) = collect_orphans(&runner).await
+        {
+            tracing::warn!(%error, "orphans could not be looked for");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -3,7 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, PollNext},
+};
+use tokio::time::Instant;
+use tonic::Status;
 
 use super::{Responses, view_to_proto};
 use crate::{
@@ -12,6 +17,44 @@ use crate::{
     rpc::{convert, pb, status::from_failure},
     service::{Download, Event, ExportView, Header, Sent, Service},
 };
+
+/// Ends a stream with DEADLINE_EXCEEDED when the call's `grpc-timeout` is over: tonic applies it to the handler only.
+/// Row streams have their own, which stops their query as well.
+pub(super) fn until<T: Send + 'static>(
+    deadline: Option<Instant>,
+    responses: Responses<T>,
+) -> Responses<T> {
+    let Some(deadline) = deadline else {
+        return responses;
+    };
+    let over = futures::stream::once(async move {
+        tokio::time::sleep_until(deadline).await;
+        Err(from_failure(Failure::new(
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+            "the call's deadline passed before its end",
+        )))
+    });
+    // The stream's own end ends both: `None` behind its last item.
+    let responses = responses.map(Some).chain(stream::iter([None]));
+    let both = stream::select_with_strategy(responses, over.map(Some), |(): &mut ()| PollNext::Left);
+    let both = both.scan(Next::Open, |next, item: Option<Result<T, Status>>| {
+        let item = match next {
+            Next::Open => item,
+            Next::Over => None,
+        };
+        if item.as_ref().is_some_and(Result::is_err) {
+            *next = Next::Over;
+        }
+        futures::future::ready(item)
+    });
+    Box::pin(both)
+}
+
+enum Next {
+    Open,
+    Over,
+}
 
 pub(super) fn rows(
     events: impl Stream<Item = Result<Sent, Failure>> + Send + 'static,

@@ -73,11 +73,17 @@ impl BatchBuilder {
     }
 
     /// Leaves the builder empty.
-    pub fn finish(&mut self) -> RecordBatch {
+    ///
+    /// # Errors
+    /// A column that the catalog calls NOT NULL holds a NULL: foreign tables are not held to it.
+    pub fn finish(&mut self) -> Result<RecordBatch, Error> {
         self.rows = 0;
         let arrays = self.builders.iter_mut().map(Builder::finish).collect();
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .expect("builders were made from the schema, and NOT NULL columns hold no NULL")
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(|error| Error::Query {
+            sqlstate: None,
+            message: format!("the rows are not what the table declares: {error}"),
+            retryable: false,
+        })
     }
 }
 
