@@ -270,7 +270,12 @@ pub async fn migrate(url: &QueueUrl) -> Result<(), queue::Error> {
 /// Tells queues apart without telling their key.
 fn queue_identity(token_key: &[u8; 32]) -> String {
     use sha2::{Digest, Sha256};
-    hex::encode(&Sha256::new().chain_update(b"queue").chain_update(token_key).finalize()[..16])
+    hex::encode(
+        &Sha256::new()
+            .chain_update(b"queue")
+            .chain_update(token_key)
+            .finalize()[..16],
+    )
 }
 
 /// Beside the results, so that an encoder's temporary files are on the same disk; emptied at start, since a killed

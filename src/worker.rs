@@ -17,15 +17,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     export::WorkerId,
-    queue::{ClaimRequest, ControlStore, Job},
+    queue::{CLAIM_JOBS_MAX, ClaimRequest, ControlStore, Job},
     run::{Runner, StopReason},
 };
 
 pub use reaper::{abandon_all, reaper};
 pub use retention::{collect_orphans, retention};
 
-/// A claim is one transaction: this many rows bound its time.
-const CLAIM_JOBS_MAX: u32 = 32;
 /// Pause after an error of the job store, so that a broken one is not hammered.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 

@@ -175,7 +175,8 @@ struct FailOnPanic<'a>(&'a Run);
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail(Failure::internal("a stage of the pipeline panicked"));
+            self.0
+                .fail(Failure::internal("a stage of the pipeline panicked"));
         }
     }
 }

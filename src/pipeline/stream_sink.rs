@@ -155,7 +155,13 @@ pub fn stream_stages(
     known: oneshot::Sender<StreamSchema>,
 ) -> Prepare {
     let plan = plan.clone();
-    let sink = Box::new(StreamSink::new(chunks, 0, options.idle_timeout, meter, stop));
+    let sink = Box::new(StreamSink::new(
+        chunks,
+        0,
+        options.idle_timeout,
+        meter,
+        stop,
+    ));
     Box::new(move |schema| {
         let transform = plan.transform(schema)?;
         let schema = transform.output_schema().clone();

@@ -53,11 +53,7 @@ impl Service {
         // it returns to nobody is dropped, and that stops the stream.
         let (service, tenant) = (self.clone(), tenant.clone());
         let deadline = request.deadline;
-        let opening = async move {
-            service
-                .open_live(&tenant, spec, plan, request, slot)
-                .await
-        };
+        let opening = async move { service.open_live(&tenant, spec, plan, request, slot).await };
         let opened = crate::task::spawn("service.open", self.running.track_future(opening))
             .await
             .map_err(Failure::internal)??;

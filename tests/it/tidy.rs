@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["export"]),
     ("transform", &["export"]),
     ("format", &["export"]),
-    ("storage", &["export"]),
+    ("storage", &["export", "task"]),
     // The watchdog falls back to the database.
     ("lease", &["export", "queue", "task"]),
     (

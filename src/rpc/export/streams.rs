@@ -37,7 +37,8 @@ pub(super) fn until<T: Send + 'static>(
     });
     // The stream's own end ends both: `None` behind its last item.
     let responses = responses.map(Some).chain(stream::iter([None]));
-    let both = stream::select_with_strategy(responses, over.map(Some), |(): &mut ()| PollNext::Left);
+    let both =
+        stream::select_with_strategy(responses, over.map(Some), |(): &mut ()| PollNext::Left);
     let both = both.scan(Next::Open, |next, item: Option<Result<T, Status>>| {
         let item = match next {
             Next::Open => item,
