@@ -61,6 +61,27 @@ fn parse_order(index: usize, entry: &str) -> Result<OrderBy, Failure> {
     })
 }
 
+/// The database's word that there is no such table, as the client's field.
+pub fn no_such_table() -> Failure {
+    Failure::invalid_field("spec.table.name", "there is no such table")
+}
+
+/// The database's word that there is no such column: in a table read, only `order_by` names any. `message` is the
+/// database's, which repeats the name.
+pub fn no_such_column(query: &TableQuery, message: &str) -> Failure {
+    let named = query.order_by.iter().enumerate();
+    let named = named
+        .filter(|(_, order)| message.contains(&order.column))
+        .max_by_key(|(_, order)| order.column.len());
+    match named {
+        Some((index, order)) => Failure::invalid_field(
+            format!("spec.table.order_by[{index}]"),
+            format!("the table has no column {:?}", order.column),
+        ),
+        None => Failure::invalid_field("spec.table.order_by", "the table has no such column"),
+    }
+}
+
 fn check_name(field: &str, name: &str) -> Result<(), Failure> {
     let problem = if name.is_empty() {
         "must not be empty"

@@ -2,12 +2,28 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::super::Error;
+use super::super::{Error, QueryText, table};
 
 /// No connection, or the session could not be set up: nothing of it is the client's doing.
 pub fn connecting(error: &sqlx::Error) -> Error {
     Error::Unavailable {
         operator: format!("connecting to MySQL: {error}"),
+    }
+}
+
+/// The server did not accept the query itself: in a table read, names are all that the client may have wrong.
+pub fn refused(error: &sqlx::Error, text: &QueryText) -> Error {
+    let of_server = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    match (text, of_server) {
+        (QueryText::Table(_), Some(of_server)) if matches!(of_server.number(), 1049 | 1146) => {
+            Error::Invalid(table::no_such_table())
+        }
+        (QueryText::Table(of), Some(of_server)) if of_server.number() == 1054 => {
+            Error::Invalid(table::no_such_column(of, of_server.message()))
+        }
+        _ => preparing(error),
     }
 }
 

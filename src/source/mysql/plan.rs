@@ -17,7 +17,7 @@ use super::{
     },
     bind::bind,
     columns::{self, Kind, Planned, Wire},
-    error::preparing,
+    error::{preparing, refused},
     session::Session,
 };
 
@@ -68,7 +68,7 @@ async fn prepare(session: &mut Session, query: &Query) -> Result<Plan, Error> {
         .connection
         .prepare(AssertSqlSafe(rewritten.sql.clone()).into_sql_str())
         .await
-        .map_err(|error| preparing(&error))?;
+        .map_err(|error| refused(&error, &query.text))?;
     let bound = bind(&rewritten.names, &query.params)?.len();
     if let Some(sqlx::Either::Right(count)) = statement.parameters()
         && count != bound

@@ -237,11 +237,11 @@ impl<'q> Prepared<'q> {
 
 fn refused(error: sqlx::Error, query: &Query, rewritten: &Rewritten, prefix_chars: u32) -> Error {
     let state = failures::sqlstate(&error);
-    let is_table = matches!(query.text, QueryText::Table(_));
-    let invalid = |field, text| Error::Invalid(Failure::invalid_field(field, text));
-    match state.as_deref() {
-        Some("42P01" | "3F000") if is_table => invalid("spec.table.name", "there is no such table"),
-        Some("42703") if is_table => invalid("spec.table.order_by", "the table has no such column"),
+    match (state.as_deref(), &query.text) {
+        (Some("42P01" | "3F000"), QueryText::Table(_)) => Error::Invalid(table::no_such_table()),
+        (Some("42703"), QueryText::Table(of)) => {
+            Error::Invalid(table::no_such_column(of, &error.to_string()))
+        }
         _ => failures::of_query(error, Phase::Prepare, blame(query, rewritten, prefix_chars)),
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::ErrorCode;
 
-use super::super::{Error, QueryText, SqlOrigin, placeholders::Rewritten};
+use super::super::{Error, QueryText, SqlOrigin, placeholders::Rewritten, table};
 
 /// The file can't be opened, or is no database.
 pub fn opening(error: &rusqlite::Error) -> Error {
@@ -15,6 +15,19 @@ pub fn opening(error: &rusqlite::Error) -> Error {
 pub fn preparing(error: rusqlite::Error, text: &QueryText, rewritten: &Rewritten) -> Error {
     if is_outage(&error) {
         return opening(&error);
+    }
+    // In a table read, names are all that the client may have wrong. SQLite tells them apart by its text alone.
+    if let (
+        QueryText::Table(of),
+        rusqlite::Error::SqlInputError { msg, .. } | rusqlite::Error::SqliteFailure(_, Some(msg)),
+    ) = (text, &error)
+    {
+        if msg.starts_with("no such table") {
+            return Error::Invalid(table::no_such_table());
+        }
+        if msg.starts_with("no such column") {
+            return Error::Invalid(table::no_such_column(of, msg));
+        }
     }
     let message = match &error {
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),

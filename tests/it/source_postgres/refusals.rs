@@ -138,7 +138,7 @@ async fn a_table_that_is_not_there_names_the_field() {
         ),
         (
             table(&db.url, "t", &["j"], None).await,
-            "spec.table.order_by",
+            "spec.table.order_by[0]",
         ),
     ] {
         match resolved.source.describe(&resolved.query).await {
