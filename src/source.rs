@@ -123,6 +123,32 @@ impl Error {
                     position: None,
                 }
             }
+            // What went wrong with a value quotes the value, which the definition may mask, or the expression around it.
+            (
+                Self::Query {
+                    sqlstate,
+                    message,
+                    retryable,
+                },
+                QueryText::Sql {
+                    origin: SqlOrigin::Definition(name),
+                    ..
+                },
+            ) => {
+                tracing::warn!(
+                    definition = name,
+                    sqlstate,
+                    message,
+                    "a definition's query failed"
+                );
+                Self::Query {
+                    sqlstate,
+                    message: format!(
+                        "the query of the definition {name:?} failed; the server's log has the details"
+                    ),
+                    retryable,
+                }
+            }
             (other, _) => other,
         }
     }

@@ -60,20 +60,23 @@ pub fn of_query(error: sqlx::Error, phase: Phase, blame: Blame<'_>) -> Error {
     }
 }
 
-/// A definition's text is the operator's: what is wrong with it goes to the log only.
+/// A definition's text is the operator's, and what is wrong with a value quotes the value, which the definition may
+/// mask: both go to the log only.
 fn client_message(error: &PgDatabaseError, blame: Blame<'_>) -> String {
-    match blame.origin {
-        Some(SqlOrigin::Definition(name)) if names_parts_of_the_text(error.code()) => {
-            tracing::warn!(
-                definition = name,
-                sqlstate = error.code(),
-                message = error.message(),
-                detail = error.detail(),
-                "the source refused a definition"
-            );
-            format!("the source refused the definition {name:?}; the server's log has the details")
-        }
-        _ => error.message().to_owned(),
+    let Some(SqlOrigin::Definition(name)) = blame.origin else {
+        return error.message().to_owned();
+    };
+    tracing::warn!(
+        definition = name,
+        sqlstate = error.code(),
+        message = error.message(),
+        detail = error.detail(),
+        "the source refused a definition, or its query failed"
+    );
+    if names_parts_of_the_text(error.code()) {
+        format!("the source refused the definition {name:?}; the server's log has the details")
+    } else {
+        format!("the query of the definition {name:?} failed; the server's log has the details")
     }
 }
 
