@@ -7,12 +7,14 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use super::{
     admin::AdminHandlers,
     export::ExportHandlers,
     pb::{admin_service_server::AdminServiceServer, export_service_server::ExportServiceServer},
     reflection,
+    status::with_reason,
 };
 use crate::{service::Service, task};
 
@@ -49,6 +51,7 @@ pub async fn serve(
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
+        .layer(MapResponseLayer::new(with_reason))
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)

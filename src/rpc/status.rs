@@ -76,6 +76,30 @@ pub fn from_failure(failure: Failure) -> Status {
     }
 }
 
+/// What tonic refuses by itself, before any handler, gets the ErrorInfo that every error carries.
+pub fn with_reason<B>(mut response: http::Response<B>) -> http::Response<B> {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let reason = match status.code() {
+        GrpcCode::OutOfRange => "MESSAGE_TOO_LARGE",
+        GrpcCode::Unimplemented => "NOT_IMPLEMENTED",
+        _ => return response,
+    };
+    if !status.details().is_empty() {
+        return response;
+    }
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    let message = match status.message() {
+        "" => "this server has no such method",
+        message => message,
+    };
+    let status = Status::with_error_details(status.code(), message, details);
+    let (parts, ()) = status.into_http().into_parts();
+    response.headers_mut().extend(parts.headers);
+    response
+}
+
 fn log(failure: &Failure) {
     let Some(operator) = &failure.operator else {
         return;
