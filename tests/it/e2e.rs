@@ -1,4 +1,7 @@
 //! The whole service, through its gRPC API.
 
+mod bad_input;
 mod exports;
+mod grpcio;
+mod grpcurl;
 mod readback;

@@ -28,7 +28,11 @@ impl Rowgate {
     /// `toml` is the configuration; `{folder}` in it stands for a folder of this service's own. Queue and results are
     /// there unless it says otherwise.
     pub async fn start(toml: &str) -> Self {
-        let held = super::temp_dir();
+        Self::start_held(super::temp_dir(), toml).await
+    }
+
+    /// In a folder where something was put before.
+    pub async fn start_held(held: tempfile::TempDir, toml: &str) -> Self {
         let mut rowgate = Self::start_in(held.path().to_owned(), toml).await;
         rowgate._held = Some(held);
         rowgate
