@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use tonic::{Code as GrpcCode, Status};
+use tonic::{Code as GrpcCode, Status, codegen::http};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::export::{Code, Failure};
