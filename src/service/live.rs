@@ -20,7 +20,9 @@ use super::{
     Service,
     admission::{no_room, queue_paused},
     store_failure,
-    stream::{Ended, Feed, Header, RowStream, StreamRequest, chunk_channel, row_options},
+    stream::{
+        Ended, Feed, Header, RowStream, StreamRequest, answer_by, chunk_channel, row_options,
+    },
     submit::cap_full,
 };
 
@@ -44,6 +46,7 @@ impl Service {
                 "a row stream has no format; leave it unset, or use SubmitExport for a file",
             ));
         }
+        let answer_by = request.deadline.map(answer_by);
         let plan = Plan::new(&self.runner.catalog, spec.clone()).await?;
         let Some(slot) = self.runner.slots.try_stream() else {
             return Err(no_room("STREAM_LIMIT", "as many streams run here as may")
@@ -62,7 +65,7 @@ impl Service {
             mut feed,
             known,
         } = opened;
-        let known = feed.begin(known).await?;
+        let known = feed.begin(known, answer_by).await?;
         Ok(RowStream {
             known,
             header: Header {
@@ -240,11 +243,7 @@ pub(super) fn told_by_stop(failure: Failure, reason: Option<StopReason>) -> Fail
             "CLIENT_GONE",
             "the client of the stream went away",
         ),
-        Some(StopReason::Deadline) => Failure::new(
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            "the call's deadline passed before the last row",
-        ),
+        Some(StopReason::Deadline) => deadline_exceeded(),
         Some(StopReason::Shutdown) => Failure::new(
             Code::Unavailable,
             "DRAINING",
@@ -258,6 +257,14 @@ pub(super) fn told_by_stop(failure: Failure, reason: Option<StopReason>) -> Fail
         )
         .retry_after(Duration::from_secs(1)),
     }
+}
+
+pub(super) fn deadline_exceeded() -> Failure {
+    Failure::new(
+        crate::export::Code::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        "the call's deadline passed before the last row",
+    )
 }
 
 fn cancelled() -> Failure {

@@ -24,6 +24,7 @@ use crate::{
 
 use super::{
     Service,
+    live::deadline_exceeded,
     tokens::{ResumePoint, Tokens},
 };
 
@@ -164,6 +165,13 @@ pub(super) fn first_fetch_patience(heartbeat: Duration) -> Duration {
     heartbeat.min(FIRST_FETCH_MAX)
 }
 
+/// The transport answers a call that has no answer at its deadline, with CANCELLED and without a reason. Ours comes
+/// shortly before that.
+pub(super) fn answer_by(deadline: Duration) -> Instant {
+    let margin = (deadline / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    Instant::now() + deadline.saturating_sub(margin)
+}
+
 pub(super) fn row_options(request: &StreamRequest) -> RowOptions {
     RowOptions {
         encoding: request.encoding,
@@ -182,16 +190,24 @@ impl Feed {
     pub(super) async fn begin(
         &mut self,
         mut known: oneshot::Receiver<StreamSchema>,
+        answer_by: Option<Instant>,
     ) -> Result<Known, Failure> {
         let patience = Instant::now() + first_fetch_patience(self.heartbeat);
+        let deadline = answer_by.filter(|at| *at <= patience);
+        let patience = deadline.unwrap_or(patience);
         let schema = match tokio::time::timeout_at(patience, &mut known).await {
+            Err(_) if deadline.is_some() => return Err(self.give_up()),
             Err(_) => return Ok(Known::Later(known)),
             Ok(Ok(schema)) => schema,
             // No schema: the run ended before it, and says why.
             Ok(Err(_)) => return Err(self.failure().await),
         };
         tokio::select! {
-            () = tokio::time::sleep_until(patience) => {}
+            () = tokio::time::sleep_until(patience) => {
+                if deadline.is_some() {
+                    return Err(self.give_up());
+                }
+            }
             first = self.chunks.recv() => match first {
                 Some(chunk) => self.first = Some(chunk),
                 // Ended without rows: an error is still a plain one.
@@ -210,6 +226,11 @@ impl Feed {
             },
         }
         Ok(Known::Now(schema))
+    }
+
+    fn give_up(&self) -> Failure {
+        self.stop.now(StopReason::Deadline);
+        deadline_exceeded()
     }
 
     async fn failure(&mut self) -> Failure {

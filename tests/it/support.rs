@@ -5,6 +5,7 @@
 
 pub mod mariadb;
 pub mod postgres;
+pub mod process;
 pub mod program;
 pub mod reading;
 pub mod redis;

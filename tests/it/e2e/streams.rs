@@ -1,0 +1,320 @@
+//! Row streams: what a client sees while the source is slow or breaks, and what becomes of a stream whose client is.
+
+use std::time::Duration;
+
+use rowgate::rpc::pb::{self, State, stream_rows_response::Event};
+use tonic::Code;
+
+use super::rig::{
+    self, Lines, PATIENCE, Source, cancel, events, gated, live, queue, refused, service, spooled,
+    sql, status, stream, until, within,
+};
+use crate::support::{rowgate::Rowgate, wait_until};
+
+/// The only export that there is.
+async fn the_export(exports: &rig::Exports) -> pb::Export {
+    let mut all = rig::list(exports).await;
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_source_gives_a_header_and_heartbeats_then_rows_and_a_footer() {
+    let source = Source::create().await;
+    let gate = source.close_gate().await;
+    let rowgate = service(&source).await;
+    let mut rows = stream(&rowgate.exports, live(gated(250, 1))).await.unwrap();
+    let first = rows.message().await.unwrap().unwrap();
+    let Some(Event::Header(header)) = first.event else {
+        panic!("{first:?}");
+    };
+    assert_eq!(header.guarantee(), pb::Resume::None);
+    assert_eq!(header.schema.len(), 3);
+    assert!(header.admission.is_some());
+    assert!(first.resume_token.is_empty(), "a live stream has no tokens");
+    for _ in 0..2 {
+        let beat = rows.message().await.unwrap().unwrap();
+        let Some(Event::Heartbeat(beat)) = beat.event else {
+            panic!("{beat:?}");
+        };
+        assert_eq!(beat.progress.unwrap().rows_read, 0);
+    }
+    let running = status(&rowgate.exports, &header.export_id).await;
+    assert_eq!((running.state(), running.attempt), (State::Running, 1));
+    gate.open().await;
+    let (events, end) = events(&mut rows).await;
+    end.unwrap();
+    let batches = events
+        .iter()
+        .filter(|event| matches!(event, Event::Batch(_)))
+        .count();
+    assert!(batches >= 1);
+    let Some(Event::Footer(footer)) = events.last() else {
+        panic!("{:?}", events.last());
+    };
+    assert_eq!(footer.rows, 250);
+    assert_eq!(footer.sha256.len(), 64);
+    // The row said so before the footer did.
+    let done = status(&rowgate.exports, &header.export_id).await;
+    assert_eq!(done.state(), State::Succeeded);
+    refused(
+        stream(&rowgate.exports, spooled(&header.export_id)).await,
+        Code::FailedPrecondition,
+        "NOT_ROWS",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_in_the_middle_of_a_stream_is_a_status_with_details() {
+    let source = Source::create().await;
+    let rowgate = service(&source).await;
+    let broken = sql(
+        "select 1000 / (3000 - i) as x, repeat('x', 1000) as pad from generate_series(1, 5000) i",
+    );
+    let mut rows = stream(&rowgate.exports, live(broken)).await.unwrap();
+    let (events, end) = events(&mut rows).await;
+    assert!(matches!(events.first(), Some(Event::Header(_))));
+    assert!(!events.iter().any(|event| matches!(event, Event::Footer(_))));
+    let status = end.unwrap_err();
+    assert!(!rig::reason(&status).is_empty(), "{status:?}");
+    assert!(!rig::is_retryable(&status));
+    let export = the_export(&rowgate.exports).await;
+    assert_eq!(export.state(), State::Failed);
+    assert_eq!(export.error.unwrap().code, status.code() as i32);
+    // Before the first row it is the call's own status.
+    let never = stream(
+        &rowgate.exports,
+        live(sql("select 1 / (i - 1) as x from generate_series(1, 9) i")),
+    )
+    .await;
+    assert_eq!(never.unwrap_err().code(), status.code());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_takes_its_query_with_it() {
+    let source = Source::create().await;
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    let rowgate = service(&source).await;
+    let mut rows = stream(&rowgate.exports, live(gated(10_000, 5_000)))
+        .await
+        .unwrap();
+    let mut lines = Lines::default();
+    while lines.rows < 1_000 {
+        lines.take(&rows.message().await.unwrap().unwrap());
+    }
+    look.until_queries(1).await;
+    drop(rows);
+    look.until_gone().await;
+    let id = the_export(&rowgate.exports).await.id;
+    until(&rowgate.exports, &id, State::Cancelled).await;
+
+    // The same for one that leaves before the header: the call itself is dropped.
+    let exports = rowgate.exports.clone();
+    let call = tokio::spawn(async move { stream(&exports, live(gated(10, 1))).await });
+    look.until_queries(1).await;
+    call.abort();
+    look.until_gone().await;
+    wait_until(PATIENCE, "both are CANCELLED", || async {
+        let all = rig::list(&rowgate.exports).await;
+        let cancelled = all
+            .iter()
+            .filter(|export| export.state() == State::Cancelled);
+        (cancelled.count() == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_a_stream_that_has_begun() {
+    let source = Source::create().await;
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    let rowgate = service(&source).await;
+    let request = within(live(gated(1_000, 500)), Duration::from_millis(2_500));
+    let mut rows = stream(&rowgate.exports, request).await.unwrap();
+    let (events, end) = events(&mut rows).await;
+    assert!(matches!(events.first(), Some(Event::Header(_))));
+    refused(end, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    look.until_gone().await;
+    let export = the_export(&rowgate.exports).await;
+    let export = until(&rowgate.exports, &export.id, State::Failed).await;
+    assert_eq!(export.error.unwrap().reason, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_before_the_first_row_is_one_as_well() {
+    let source = Source::create().await;
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    let rowgate = service(&source).await;
+    let patient = pb::StreamRowsRequest {
+        heartbeat: Some(rig::seconds(5)),
+        ..live(gated(10, 1))
+    };
+    let outcome = stream(
+        &rowgate.exports,
+        within(patient, Duration::from_millis(1_500)),
+    )
+    .await;
+    refused(outcome, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    look.until_gone().await;
+    let export = the_export(&rowgate.exports).await;
+    let export = until(&rowgate.exports, &export.id, State::Failed).await;
+    assert_eq!(export.error.unwrap().reason, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_stream_is_cancelled_by_its_id() {
+    let source = Source::create().await;
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    let rowgate = service(&source).await;
+    let mut rows = stream(&rowgate.exports, live(gated(1_000, 500)))
+        .await
+        .unwrap();
+    look.until_queries(1).await;
+    let id = the_export(&rowgate.exports).await.id;
+    cancel(&rowgate.exports, &id).await.unwrap();
+    look.until_gone().await;
+    let (_, end) = events(&mut rows).await;
+    refused(end, Code::Cancelled, "CANCELLED");
+    until(&rowgate.exports, &id, State::Cancelled).await;
+}
+
+/// A client that reads until the first row and then no more.
+async fn stuck(
+    rowgate: &Rowgate,
+    request: pb::StreamRowsRequest,
+) -> tonic::Streaming<pb::StreamRowsResponse> {
+    let mut rows = stream(&rowgate.exports, request).await.unwrap();
+    while !matches!(
+        rows.message().await.unwrap().unwrap().event,
+        Some(Event::Batch(_))
+    ) {}
+    rows
+}
+
+/// The source is not read any more: the count stands still, well before the end.
+async fn until_it_stands(rowgate: &Rowgate, id: &str) -> i64 {
+    let (mut last, mut same) = (-1, 0);
+    loop {
+        let rows = wait_until(PATIENCE, "progress", || async {
+            status(&rowgate.exports, id)
+                .await
+                .progress
+                .map(|progress| progress.rows_read)
+        })
+        .await;
+        same = if rows == last { same + 1 } else { 0 };
+        last = rows;
+        // Each question is a round trip, and in that time a reader that runs reads thousands of rows.
+        if same == 100 {
+            return rows;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_reading_stops_the_reader_and_loses_its_slot_in_time() {
+    let source = Source::create().await;
+    let look = source.look().await;
+    let toml = source
+        .toml_with("stream_slots = 1")
+        .replace("[server]\n", "[server]\nstream_idle_timeout = \"3s\"\n");
+    let rowgate = Rowgate::start(&toml).await;
+    let mut rows = stuck(&rowgate, live(gated(300_000, 300_001))).await;
+    let id = the_export(&rowgate.exports).await.id;
+    let full = stream(&rowgate.exports, live(gated(1, 2))).await;
+    let full = refused(full, Code::ResourceExhausted, "STREAM_LIMIT");
+    assert!(rig::is_retryable(&full));
+    let failed = until(&rowgate.exports, &id, State::Failed).await;
+    let error = failed.error.unwrap();
+    assert_eq!(error.reason, "SLOW_CLIENT");
+    let read: i64 = error.metadata["rows_read"].parse().unwrap();
+    assert!(
+        read < 100_000,
+        "{read} rows were read for a client that took a few"
+    );
+    look.until_gone().await;
+    // Whoever comes next finds the slot free, while the slow one still holds its call.
+    let mut next = stream(&rowgate.exports, live(gated(1, 2))).await.unwrap();
+    events(&mut next).await.1.unwrap();
+    let (_, end) = events(&mut rows).await;
+    refused(end, Code::Aborted, "SLOW_CLIENT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_client_does_not_read_is_cancelled_at_once() {
+    let source = Source::create().await;
+    let look = source.look().await;
+    let rowgate = service(&source).await;
+    let mut rows = stuck(&rowgate, live(gated(300_000, 300_001))).await;
+    let id = the_export(&rowgate.exports).await.id;
+    let read = until_it_stands(&rowgate, &id).await;
+    assert!(
+        read < 100_000,
+        "{read} rows were read for a client that took a few"
+    );
+    cancel(&rowgate.exports, &id).await.unwrap();
+    look.until_gone().await;
+    // Not after stream_idle_timeout, which is ten minutes.
+    until(&rowgate.exports, &id, State::Cancelled).await;
+    let (_, end) = events(&mut rows).await;
+    refused(end, Code::Cancelled, "CANCELLED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_do_not_hold_up_a_shutdown() {
+    let source = Source::create().await;
+    let rowgate = service(&source).await;
+    let id = queue(&rowgate.exports, gated(60_000, 60_001)).await;
+    until(&rowgate.exports, &id, State::Succeeded).await;
+    let mut replay = stuck(&rowgate, spooled(&id)).await;
+    let mut rows = stuck(&rowgate, live(gated(300_000, 300_001))).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(9), rowgate.stop()).await;
+    // One second of grace, and five for a transport that can not get rid of its bytes.
+    stopped.expect("it ends").unwrap();
+    for rows in [&mut rows, &mut replay] {
+        assert_eq!(events(rows).await.1.unwrap_err().code(), Code::Unavailable);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_of_spooled_rows_is_cut_off_and_resumes() {
+    let source = Source::create().await;
+    let toml = source
+        .toml_with("stream_slots = 1")
+        .replace("[server]\n", "[server]\nstream_idle_timeout = \"1s\"\n");
+    let rowgate = Rowgate::start(&toml).await;
+    let id = queue(&rowgate.exports, gated(60_000, 60_001)).await;
+    until(&rowgate.exports, &id, State::Succeeded).await;
+    let mut rows = stream(&rowgate.exports, spooled(&id)).await.unwrap();
+    let (mut lines, mut token) = (Lines::default(), String::new());
+    while lines.rows == 0 {
+        let message = rows.message().await.unwrap().unwrap();
+        lines.take(&message);
+        token = message.resume_token;
+    }
+    // The slot comes back although the slow client is still there.
+    let request = || pb::StreamRowsRequest {
+        resume_token: token.clone(),
+        ..spooled(&id)
+    };
+    let mut again = wait_until(PATIENCE, "the slot is free again", || async {
+        match stream(&rowgate.exports, request()).await {
+            Ok(rows) => Some(rows),
+            Err(status) => {
+                assert_eq!(rig::reason(&status), "STREAM_LIMIT");
+                None
+            }
+        }
+    })
+    .await;
+    let mut footer = None;
+    while let Some(message) = again.message().await.unwrap() {
+        lines.take(&message);
+        if let Some(Event::Footer(end)) = message.event {
+            footer = Some(end.rows);
+        }
+    }
+    assert_eq!((lines.rows, footer), (60_000, Some(60_000)));
+    let (_, end) = events(&mut rows).await;
+    refused(end, Code::Aborted, "SLOW_CLIENT");
+}
