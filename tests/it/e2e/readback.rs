@@ -4,6 +4,8 @@
 
 mod client;
 mod files;
+mod matrix;
+mod streams;
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +44,7 @@ struct Shop {
     kind: Kind,
     url: String,
     folder: PathBuf,
-    _databases: (postgres::Database, Option<mariadb::Database>),
+    databases: (postgres::Database, Option<mariadb::Database>),
 }
 
 impl Shop {
@@ -72,7 +74,7 @@ impl Shop {
             kind,
             url,
             folder,
-            _databases: (postgres, mariadb),
+            databases: (postgres, mariadb),
         }
     }
 
@@ -95,6 +97,11 @@ impl Shop {
             Kind::Sqlite => "sqlite",
         };
         json!({"kind": kind, "url": self.url, "table": "orders", "order": "id"})
+    }
+
+    /// Runs SQL in the PostgreSQL database.
+    async fn execute(&self, sql: &str) {
+        self.databases.0.execute(sql).await;
     }
 
     /// Compares the results with the table; every reader of each has to find `rows` rows.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowgate::rpc::pb;
+use rowgate::rpc::pb::{self, row_batch::Rows, stream_rows_response::Event};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -108,6 +108,119 @@ impl Shop {
             bytes.extend_from_slice(&message.data);
         }
         bytes
+    }
+}
+
+/// One batch as it came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Piece {
+    pub first_row: i64,
+    pub rows: i32,
+    pub payload: Vec<u8>,
+}
+
+/// A stream that ended with a footer.
+pub struct Streamed {
+    pub header: pb::StreamHeader,
+    pub pieces: Vec<Piece>,
+    /// Each with the number of pieces before it.
+    pub tokens: Vec<(usize, String)>,
+    pub footer: pb::StreamFooter,
+}
+
+impl Shop {
+    /// Reads a stream to its footer and looks at its checksums.
+    pub async fn stream(&mut self, request: pb::StreamRowsRequest) -> Streamed {
+        let encoding = request.encoding();
+        let mut stream = self
+            .rowgate
+            .exports
+            .stream_rows(request)
+            .await
+            .unwrap()
+            .into_inner();
+        let (mut header, mut footer) = (None, None);
+        let (mut pieces, mut tokens) = (Vec::<Piece>::new(), Vec::new());
+        let (mut hash, mut row) = (Sha256::new(), 0);
+        while let Some(message) = stream.message().await.unwrap() {
+            assert!(footer.is_none(), "nothing follows a footer");
+            match message.event.unwrap() {
+                Event::Header(first) => {
+                    assert!(header.is_none() && pieces.is_empty());
+                    row = first.first_row;
+                    header = Some(first);
+                }
+                Event::Batch(batch) => {
+                    assert_eq!(batch.first_row, row);
+                    row += i64::from(batch.row_count);
+                    let (payload, is_checked) = match batch.rows.unwrap() {
+                        Rows::Values(rows) => (rows.wire.to_vec(), false),
+                        Rows::ArrowIpc(bytes) => (bytes.to_vec(), true),
+                        Rows::JsonLines(text) => (text.into_bytes(), true),
+                    };
+                    let checksum = is_checked.then(|| crc32c::crc32c(&payload));
+                    assert_eq!(batch.crc32c, checksum);
+                    hash.update(if is_checked { payload.as_slice() } else { &[] });
+                    pieces.push(Piece {
+                        first_row: batch.first_row,
+                        rows: batch.row_count,
+                        payload,
+                    });
+                }
+                Event::Footer(last) => footer = Some(last),
+                Event::Heartbeat(_) => {}
+                Event::Drain(drain) => panic!("{drain:?}"),
+            }
+            if !message.resume_token.is_empty() {
+                tokens.push((pieces.len(), message.resume_token));
+            }
+        }
+        let footer = footer.expect("a footer");
+        assert_eq!(footer.rows, row);
+        let header = header.expect("a header");
+        let sha256 = match encoding {
+            pb::RowEncoding::Values => String::new(),
+            _ => hex::encode(hash.finalize()),
+        };
+        assert_eq!(footer.sha256, sha256);
+        Streamed {
+            header,
+            pieces,
+            tokens,
+            footer,
+        }
+    }
+
+    /// Describes a stream to `check.py`.
+    pub fn streamed(&self, streamed: &Streamed, encoding: pb::RowEncoding) -> Value {
+        let payloads: Vec<_> = streamed
+            .pieces
+            .iter()
+            .map(|piece| piece.payload.as_slice())
+            .collect();
+        let (name, bytes) = match encoding {
+            pb::RowEncoding::JsonLines => ("json_lines", payloads.join(&b'\n')),
+            pb::RowEncoding::ArrowIpc => {
+                let schema = streamed.header.arrow_schema.to_vec();
+                ("arrow_ipc", [schema, payloads.concat()].concat())
+            }
+            _ => {
+                let framed =
+                    |payload: &&[u8]| [&(payload.len() as u32).to_le_bytes(), *payload].concat();
+                (
+                    "values",
+                    payloads.iter().map(framed).collect::<Vec<_>>().concat(),
+                )
+            }
+        };
+        let path = self
+            .folder
+            .join(format!("{}-{name}", streamed.header.export_id));
+        std::fs::write(&path, bytes).unwrap();
+        json!({
+            "path": path, "format": name, "options": {}, "first_row": streamed.header.first_row,
+            "fields": fields(&streamed.header.schema, &[]),
+        })
     }
 }
 

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use super::{
     Kind, Shop,
     client::{format, orders},
+    streams::ENCODINGS,
 };
 
-const EXTENSIONS: [&str; 5] = ["csv", "jsonl", "xlsx", "parquet", "arrow"];
+pub const EXTENSIONS: [&str; 5] = ["csv", "jsonl", "xlsx", "parquet", "arrow"];
 
-fn plain(extension: &str) -> Of {
+pub fn plain(extension: &str) -> Of {
     match extension {
         "csv" => Of::Csv(pb::Csv::default()),
         "jsonl" => Of::Jsonl(pb::JsonLines::default()),
@@ -20,13 +21,16 @@ fn plain(extension: &str) -> Of {
     }
 }
 
-/// All five formats of the whole table.
+/// All five formats of the whole table, and the three encodings of a live stream.
 async fn all_formats(kind: Kind) {
     let mut shop = Shop::open(kind).await;
     let mut results = Vec::new();
     for extension in EXTENSIONS {
         let spec = orders(format(plain(extension)));
         results.push(shop.file(spec, extension, json!({})).await);
+    }
+    for encoding in ENCODINGS {
+        results.push(shop.live(orders(None), encoding).await);
     }
     let rows = rows(&shop).await;
     shop.check(
@@ -37,7 +41,7 @@ async fn all_formats(kind: Kind) {
 }
 
 /// The rows of the table: those of `benches/orders.sql`, and extremes.
-async fn rows(shop: &Shop) -> i64 {
+pub async fn rows(shop: &Shop) -> i64 {
     let code = "import json, sys; sys.path.insert(0, sys.argv[1]); import reference; \
         print(len(list(reference.rows(json.loads(sys.argv[2]), [{'name': 'id', 'kind': 'int'}]))))";
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/e2e/readback");
@@ -51,17 +55,17 @@ async fn rows(shop: &Shop) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_formats_from_postgres_equal_the_table() {
+async fn formats_and_streams_from_postgres_equal_the_table() {
     all_formats(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_formats_from_mariadb_equal_the_table() {
+async fn formats_and_streams_from_mariadb_equal_the_table() {
     all_formats(Kind::Mariadb).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_formats_from_sqlite_equal_the_table() {
+async fn formats_and_streams_from_sqlite_equal_the_table() {
     all_formats(Kind::Sqlite).await;
 }
 

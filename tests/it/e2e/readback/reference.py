@@ -116,5 +116,5 @@ def clock(text):
 def instant(text):
     if text in INFINITE_US:
         return INFINITE_US[text]
-    date, time, offset, era = re.fullmatch(r"(\d+-\d\d-\d\d)[ T]([\d:.]+)(\+00|Z)?( BC)?", text).groups()
+    date, time, offset, era = re.fullmatch(r"(\d+-\d\d-\d\d)[ T]([\d:.]+)(\+00(?::00)?|Z)?( BC)?", text).groups()
     return days(date + (era or "")) * DAY_US + clock(time)
