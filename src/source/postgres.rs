@@ -20,6 +20,8 @@
 //! | `void` | `string` | empty |
 //! | everything else: `interval`, `timetz`, `money`, `inet`, `bit`, `xml`, ranges, composites, geometry, ... | `string` | the server's own text, by `::text` |
 //!
+//! A multirange is refused: the driver can't describe it; `::text` in the query exports it.
+//!
 //! A numeric with a scale is known only where the result's column is a table's or a view's: the driver doesn't pass on
 //! the scale of an expression, so that `sum(x)` and `x::numeric(12, 2)` are text of the kind `numeric`.
 //!

@@ -93,6 +93,9 @@ impl Rules<'_> {
                     .chain(case.else_expr.as_deref())
                     .collect();
                 self.one_family("the results of case", &results)?;
+                let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
+                let mut results: Vec<_> = results.chain(case.else_expr.as_deref_mut()).collect();
+                self.to_floats(&mut results)?;
                 Ok(Transformed::yes(Expr::Case(case)))
             }
             Expr::Like(like) => {
@@ -109,10 +112,11 @@ impl Rules<'_> {
                     _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
                 }
             }
-            Expr::ScalarFunction(call) if ALIKE.contains(&call.name()) => {
+            Expr::ScalarFunction(mut call) if ALIKE.contains(&call.name()) => {
                 let args: Vec<&Expr> = call.args.iter().collect();
                 self.one_family(&format!("the arguments of {}", call.name()), &args)?;
-                Ok(Transformed::no(Expr::ScalarFunction(call)))
+                self.to_floats(&mut call.args.iter_mut().collect::<Vec<_>>())?;
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
             Expr::ScalarFunction(mut call) => {
                 // Which argument, and of which kind, is brought to a wall clock in microseconds.
@@ -229,6 +233,11 @@ impl Rules<'_> {
         };
         use Family::*;
         match (l, r) {
+            (Number, Number) => {
+                let (mut left, mut right) = (left, right);
+                self.to_floats(&mut [&mut left, &mut right])?;
+                Ok((left, right))
+            }
             _ if l == r || l == Null || r == Null => Ok((left, right)),
             // Text is read as what it is compared with, when it is a literal.
             (Date | Wall | Moment | Time, Text) if is_text_literal(&right) => {
@@ -263,6 +272,30 @@ impl Rules<'_> {
                 }
             ),
         }
+    }
+
+    /// Decimals that meet floats become floats, as in PostgreSQL. DataFusion makes both decimal(30, 15), which large floats
+    /// overflow and small ones vanish in.
+    fn to_floats(&self, values: &mut [&mut Expr]) -> Result<()> {
+        let types = values.iter().map(|value| value.get_type(self.schema));
+        let types = types.collect::<Result<Vec<_>>>()?;
+        if !types.iter().any(DataType::is_floating) {
+            return Ok(());
+        }
+        // A literal is as wide as the column: 0.1 is what a real column calls 0.1.
+        let is_narrow = types.iter().zip(values.iter()).all(|(r#type, value)| {
+            r#type != &DataType::Float64 && (!is_decimal(r#type) || is_number_literal(value))
+        });
+        let target = match is_narrow {
+            true => DataType::Float32,
+            false => DataType::Float64,
+        };
+        for (value, r#type) in values.iter_mut().zip(&types) {
+            if is_decimal(r#type) {
+                **value = cast(std::mem::take(*value), target.clone());
+            }
+        }
+        Ok(())
     }
 
     fn one_family(&self, what: &str, values: &[&Expr]) -> Result<()> {
@@ -354,6 +387,22 @@ fn is_comparison(op: Operator) -> bool {
             | Operator::IsDistinctFrom
             | Operator::IsNotDistinctFrom
     )
+}
+
+fn is_decimal(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Decimal128(..) | DataType::Decimal256(..)
+    )
+}
+
+/// With its sign.
+fn is_number_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(..) => true,
+        Expr::Negative(inner) => is_number_literal(inner),
+        _ => false,
+    }
 }
 
 fn is_text_literal(expr: &Expr) -> bool {

@@ -30,6 +30,16 @@ pub fn of_connection(error: sqlx::Error) -> Error {
 pub fn of_query(error: sqlx::Error, phase: Phase, blame: Blame<'_>) -> Error {
     let error = match error {
         sqlx::Error::Database(error) => error,
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } if phase == Phase::Prepare => {
+            // The driver reads the catalog's entry of each type that it doesn't know by itself.
+            return Error::Rejected {
+                sqlstate: None,
+                message: "a column has a type that can't be described, such as a multirange; \
+                          select it as ::text"
+                    .to_owned(),
+                position: None,
+            };
+        }
         other => return of_connection(other),
     };
     let Some(error) = error.try_downcast_ref::<PgDatabaseError>() else {

@@ -56,6 +56,39 @@ fn arithmetic_keeps_types_exact() {
 }
 
 #[test]
+fn a_decimal_that_meets_a_float_becomes_one() {
+    use DataType::*;
+    let yes = ["true", "true", "true"];
+    check(&[
+        ("cast('1e300' as double) > 0.5", Boolean, yes),
+        ("cast('-1.7e308' as double) < -0.5", Boolean, yes),
+        ("cast('1e-300' as double) > 0.0", Boolean, yes),
+        ("cast('NaN' as double) is distinct from 0.5", Boolean, yes),
+        ("cast('1e300' as double) not in (0.5, 1.5)", Boolean, yes),
+        (
+            "cast('1e300' as double) not between 0.5 and 1.5",
+            Boolean,
+            yes,
+        ),
+        ("cast('0.1' as real) = 0.1", Boolean, yes),
+        ("cast('-0.1' as real) = -0.1", Boolean, yes),
+        (
+            "case cast('1e300' as double) when 0.5 then 'half' else 'huge' end",
+            Utf8,
+            ["huge", "huge", "huge"],
+        ),
+        ("coalesce(ratio, 0.25)", Float64, ["0.5", "0.25", "0.0"]),
+        ("coalesce(ratio, amount)", Float64, ["0.5", "-", "0.0"]),
+        ("greatest(ratio, 0.1)", Float64, ["0.5", "0.1", "0.1"]),
+        (
+            "case when id = 1 then cast('1e300' as double) else 0.5 end",
+            Float64,
+            ["1e300", "0.5", "0.5"],
+        ),
+    ]);
+}
+
+#[test]
 fn nothing_wraps_and_nothing_becomes_infinite() {
     check_failures(&[
         ("id + 9223372036854775806", "verflow"),

@@ -213,9 +213,7 @@ impl Shop {
                 )
             }
         };
-        let path = self
-            .folder
-            .join(format!("{}-{name}", streamed.header.export_id));
+        let path = self.folder.join(format!("{}.{name}", uuid::Uuid::new_v4()));
         std::fs::write(&path, bytes).unwrap();
         json!({
             "path": path, "format": name, "options": {}, "first_row": streamed.header.first_row,

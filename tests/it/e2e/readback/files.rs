@@ -185,7 +185,7 @@ async fn columns_filter_and_mask_equal_the_databases_own_sql() {
         || repeat('*', position('@' in email) - 2) || substr(email, position('@' in email)) end";
     let source = json!({
         "kind": "postgres", "url": shop.url, "table": "orders", "order": "id",
-        "where": "status in (1, 2) and (note like 'note%' or quantity > 250)",
+        "where": "status in (1, 2) and (note like 'note%' or discount > 0.5)",
     });
     let columns = json!([
         {"name": "note", "kind": "text"},
@@ -210,7 +210,7 @@ async fn columns_filter_and_mask_equal_the_databases_own_sql() {
                 ),
                 column("day", "ship_date", "发货日期"),
             ],
-            filter: "status in (1, 2) and (note like 'note%' or quantity > 250)".to_owned(),
+            filter: "status in (1, 2) and (note like 'note%' or discount > 0.5)".to_owned(),
             ..orders(format(plain(extension)))
         };
         results.push(shop.file(spec, extension, json!({})).await);

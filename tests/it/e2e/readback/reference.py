@@ -71,11 +71,11 @@ def parser(kind):
         "int": int, "float": float, "float4": lambda cell: narrow(float(cell)), "text": as_text, "uuid": as_text, "json": as_text,
         "decimal": lambda cell: scaled(cell, int(detail)),
         "numeric": lambda cell: cell if cell in ("NaN", "Infinity", "-Infinity") else Decimal(str(cell)),
-        "bool": lambda cell: {"t": True, "f": False, "1": True, "0": False}[str(cell)],
+        "bool": lambda cell: {"t": True, "f": False, "1": True, "0": False}[str(cell)[0].lower()],
         "bytes": lambda cell: cell if isinstance(cell, bytes) else bytes.fromhex(cell.removeprefix("\\x")),
         "date": lambda cell: INFINITE_DAYS[cell] if cell in INFINITE_DAYS else days(cell),
         "time": clock, "timestamp": instant, "timestamptz": instant,
-        "list": lambda cell: [None if item is None else parser(detail)(item) for item in json.loads(cell)],
+        "list": lambda cell: [None if item is None else parser(detail)(item) for item in json.loads(cell, parse_float=str)],
     }[name]
 
 
