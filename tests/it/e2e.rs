@@ -1,10 +1,13 @@
 //! The whole service, through its gRPC API.
 
+mod admission;
 mod bad_input;
+mod disk;
 mod exports;
 mod grpcio;
 mod grpcurl;
 mod life;
+mod limits;
 mod readback;
 mod restart;
 mod rig;

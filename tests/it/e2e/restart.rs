@@ -102,9 +102,10 @@ fn in_postgres(source: &Source, db: &postgres::Database) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_the_same_queue_refuses_to_start() {
-    let (folder, source) = (temp_dir(), Source::create().await);
+    let source = Source::create().await;
     let db = postgres::Database::create().await;
     for toml in [source.toml(), in_postgres(&source, &db)] {
+        let folder = temp_dir();
         let first = Process::start(folder.path(), &toml).await;
         let id = queue(&first.exports, as_csv(gated(10, 100))).await;
         let (status, said) = process::refused(folder.path(), &toml).await;

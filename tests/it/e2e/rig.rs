@@ -156,7 +156,6 @@ pub fn as_csv(spec: pb::ExportSpec) -> pb::ExportSpec {
     }
 }
 
-#[allow(dead_code, reason = "not every helper has a caller at every commit")]
 pub fn as_xlsx(spec: pb::ExportSpec) -> pb::ExportSpec {
     pb::ExportSpec {
         format: Some(pb::Format {
@@ -318,6 +317,10 @@ pub fn files(folder: &Path) -> Vec<String> {
     fn walk(folder: &Path, root: &Path, into: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
+            // Whose queue the results belong to; it stays.
+            if entry.file_name() == ".rowgate-queue" {
+                continue;
+            }
             into.push(path.strip_prefix(root).unwrap().display().to_string());
             if path.is_dir() {
                 walk(&path, root, into);
