@@ -13,8 +13,9 @@ FORMATS = os.environ.get("FORMATS", "csv,jsonl,xlsx,parquet,arrow").split(",")
 ENCODINGS = os.environ.get("ENCODINGS", "arrow,json,values").split(",")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-ROWGATE = TARGET / "release" / "rowgate"
-COUNT = TARGET / "release" / "examples" / "count_rows"
+PROFILE = os.environ.get("PROFILE", "release")
+ROWGATE = TARGET / PROFILE / "rowgate"
+COUNT = TARGET / PROFILE / "examples" / "count_rows"
 TICKS = os.sysconf("SC_CLK_TCK")
 POSTGRES = os.environ["ROWGATE_TEST_POSTGRES_URL"]
 MARIADB = os.environ["ROWGATE_TEST_MARIADB_URL"]
@@ -208,4 +209,5 @@ def report(found, peers):
     (target / "table.md").write_text(text)
 
 
-main()
+if __name__ == "__main__":
+    main()

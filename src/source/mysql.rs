@@ -25,6 +25,7 @@ use super::{BatchOut, Description, Error, Estimate, Query, ReadOptions, ReadSumm
 
 /// Describing only prepares; what can take long is a lock on a table that is being altered.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct MysqlSource {
     options: MySqlConnectOptions,
@@ -60,14 +61,24 @@ impl Source for MysqlSource {
     }
 
     async fn describe(&self, query: &Query) -> Result<Description, Error> {
-        let mut session = Session::open(&self.options).await?;
-        session.limit_statements(DESCRIBE_TIMEOUT).await?;
-        let plan = plan::plan(&mut session, query).await?;
-        session.close().await;
-        Ok(Description {
-            schema: plan.schema(),
-            warnings: Vec::new(),
-        })
+        let describe = async {
+            let mut session = Session::open(&self.options).await?;
+            session.limit_statements(DESCRIBE_TIMEOUT).await?;
+            let plan = plan::plan(&mut session, query).await?;
+            session.close().await;
+            Ok(Description {
+                schema: plan.schema(),
+                warnings: Vec::new(),
+            })
+        };
+        // The server's own limit says why; this one holds when nothing answers at all.
+        tokio::time::timeout(DESCRIBE_TIMEOUT + ANSWER_PATIENCE, describe)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::Unavailable {
+                    operator: "MySQL did not answer while a query was prepared".to_owned(),
+                })
+            })
     }
 
     async fn estimate(&self, query: &Query, patience: Duration) -> Result<Option<Estimate>, Error> {

@@ -64,8 +64,17 @@ fn translate(error: &sqlx::Error) -> Error {
         1040 | 1053 | 1152..=1161 | 1184 | 1203 | 1226 | 1927 | 4031 => Error::Unavailable {
             operator: format!("MySQL: {message}"),
         },
-        // Denied; a write in a read-only transaction; a write on a read-only server.
-        1044 | 1045 | 1142 | 1143 | 1227 | 1290 | 1370 | 1792 | 1836 => Error::Rejected {
+        // Denied; a definer that is gone. The server's own words name its users and our address: they are the log's.
+        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1449 => {
+            tracing::warn!(number = of_server.number(), message, "MySQL denied a query");
+            Error::Rejected {
+                sqlstate,
+                message: "the server's account may not do this at the source".to_owned(),
+                position: None,
+            }
+        }
+        // A write in a read-only transaction; a write on a read-only server.
+        1290 | 1792 | 1836 => Error::Rejected {
             sqlstate,
             message,
             position: None,

@@ -118,6 +118,33 @@ async fn a_source_that_is_down_or_refuses_is_unavailable_and_says_nothing_of_its
 }
 
 #[tokio::test]
+async fn a_denial_names_neither_an_account_nor_an_address() {
+    let database = Database::create().await;
+    let reader = format!("r{}", &database.name[database.name.len() - 12..]);
+    database
+        .execute(&format!(
+            "create table open(i int); create table closed(i int);
+             create user '{reader}'@'%' identified by 'hunter2';
+             grant select on {0}.open to '{reader}'@'%'",
+            database.name
+        ))
+        .await;
+    let url = database.url_as(&reader, "hunter2");
+    let resolved = sql(&url, "select * from closed").await.expect("allowed");
+    let error = resolved
+        .source
+        .describe(&resolved.query)
+        .await
+        .expect_err("no right to it");
+    assert!(matches!(error, Error::Rejected { .. }), "{error:?}");
+    let failure = error.into_failure();
+    for secret in [reader.as_str(), "127.0.0.1", "localhost", "hunter2"] {
+        assert!(!failure.message.contains(secret), "{failure:?}");
+    }
+    database.execute(&format!("drop user '{reader}'@'%'")).await;
+}
+
+#[tokio::test]
 async fn a_definitions_text_is_not_told() {
     let database = Database::create().await;
     let options = rowgate::source::SourceOptions {
