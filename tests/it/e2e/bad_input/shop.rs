@@ -253,8 +253,9 @@ impl Shop {
         Ok(bytes)
     }
 
-    /// Everything in the results folder.
+    /// Everything in the results folder but the mark that says whose it is.
     pub fn files(&self) -> Vec<String> {
+        const MARK: &str = ".rowgate-queue";
         let mut files = Vec::new();
         let mut folders = vec![self.rowgate.folder.join("results")];
         while let Some(folder) = folders.pop() {
@@ -262,7 +263,7 @@ impl Shop {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_dir() {
                     folders.push(entry.path());
-                } else {
+                } else if entry.file_name() != MARK {
                     files.push(entry.path().display().to_string());
                 }
             }
