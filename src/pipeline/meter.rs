@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -24,11 +24,20 @@ pub struct StageClock {
     busy_ns: AtomicU64,
     blocked_ns: AtomicU64,
     threads: AtomicU64,
+    /// Since when the stage is busy with what it has not counted yet: a source that stands still in the middle of a
+    /// batch must not look idle.
+    busy_since: Mutex<Option<Instant>>,
 }
 
 impl StageClock {
     pub fn busy(&self, time: Duration) {
+        *self.since() = None;
         self.busy_ns.fetch_add(nanos(time), Relaxed);
+    }
+
+    /// The stage works from now on; [`StageClock::busy`] ends that.
+    pub fn begins(&self) {
+        *self.since() = Some(Instant::now());
     }
 
     pub fn blocked(&self, time: Duration) {
@@ -39,8 +48,16 @@ impl StageClock {
         self.threads.store(threads, Relaxed);
     }
 
+    /// What is still going on included.
     pub fn busy_time(&self) -> Duration {
-        Duration::from_nanos(self.busy_ns.load(Relaxed))
+        let going_on = self.since().map(|since| since.elapsed());
+        Duration::from_nanos(self.busy_ns.load(Relaxed)) + going_on.unwrap_or_default()
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn blocked_time(&self) -> Duration {
@@ -50,7 +67,7 @@ impl StageClock {
     /// Busy time of an average thread.
     fn load(&self) -> Duration {
         let threads = self.threads.load(Relaxed).max(1);
-        Duration::from_nanos(self.busy_ns.load(Relaxed) / threads)
+        self.busy_time() / u32::try_from(threads).unwrap_or(u32::MAX)
     }
 }
 
@@ -194,6 +211,17 @@ mod tests {
         assert_eq!(meter.progress().slowest_stage, "transform");
         meter.client.busy(Duration::from_secs(9));
         assert_eq!(meter.progress().slowest_stage, "client");
+    }
+
+    #[test]
+    fn a_stage_that_stands_still_is_busy() {
+        let meter = Meter::new(None);
+        meter.sink.busy(Duration::from_nanos(1));
+        meter.source.begins();
+        // Whatever the clock's resolution: time goes on until it shows.
+        while meter.progress().slowest_stage != "source" {}
+        meter.source.busy(Duration::ZERO);
+        assert_eq!(meter.progress().slowest_stage, "sink");
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl BatchOut for ReaderOut {
         self.sequence += 1;
         self.since = Instant::now();
         self.run.meter.source.blocked(self.since - arrived);
+        self.run.meter.source.begins();
         pushed.map_err(|_| source::Closed)
     }
 }
@@ -97,6 +98,7 @@ pub(super) fn read(
 ) -> Option<ReadEnd> {
     let started_at = Timestamp::now();
     out.since = Instant::now();
+    run.meter.source.begins();
     match source::read_on_this_thread(source, query, options, &mut out) {
         Ok(_) if out.prepare.is_some() => {
             run.fail(Failure::internal("the source ended without a schema"));

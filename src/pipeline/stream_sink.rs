@@ -107,6 +107,7 @@ impl StreamSink {
     /// `wait` says whether the client is still there.
     fn wait_for_client(&self, wait: impl Future<Output = bool>) -> Result<(), Failure> {
         let started = Instant::now();
+        self.meter.client.begins();
         let answer = self.runtime.block_on(async {
             tokio::select! {
                 is_there = wait => match is_there {

@@ -54,7 +54,12 @@ async fn a_source_that_goes_away_is_tried_again_and_then_given_up() {
     let mut shop = Shop::sqlite_with(queue).await;
     let pause = pb::PauseQueueRequest::default();
     shop.rowgate.admin.pause_queue(pause).await.unwrap();
-    let queued = shop.submit(table("orders")).await.unwrap();
+    let request = pb::SubmitExportRequest {
+        spec: Some(table("orders")),
+        execution: pb::Execution::Queued.into(),
+        ..Default::default()
+    };
+    let queued = shop.submit_as(request).await.unwrap();
     std::fs::remove_file(shop.rowgate.folder.join("shop.db")).unwrap();
     let resume = pb::ResumeQueueRequest::default();
     shop.rowgate.admin.resume_queue(resume).await.unwrap();
