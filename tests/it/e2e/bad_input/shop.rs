@@ -185,7 +185,7 @@ impl Shop {
         };
         let status = self.rowgate.exports.get_status(request).await.unwrap();
         let export = status.into_inner().export.unwrap();
-        assert!(!export.end_time.is_none(), "still not ended: {export:?}");
+        assert!(export.end_time.is_some(), "still not ended: {export:?}");
         export
     }
 
