@@ -29,9 +29,9 @@ def main():
         bench.run("psql", "-X", "-q", urls["postgres"], "-c", "set timezone='UTC'", "-c",
                   "copy orders to stdout (format csv, header, force_quote (note))", stdout=out)
     db = duckdb.connect(str(folder / "compare.db"))
-    db.execute("set TimeZone='UTC'")
+    db.execute("set TimeZone='UTC'").fetchall()
     db.execute(f"create table truth as select {CANON.format(created='created_at::timestamptz::timestamp')} from "
-               f"read_csv('{truth}', header=true, all_varchar=true, max_line_size=10000000)")
+               f"read_csv('{truth}', header=true, all_varchar=true, max_line_size=10000000)").fetchall()
     server = bench.Server(folder, {name: urls[name] for name in SOURCES})
     wrong = 0
     try:
@@ -74,7 +74,7 @@ def load(db, path, format):
         relation = "arrow_table"
     else:
         relation = xlsx(db, path)
-    db.execute(f"create or replace table ours as select {CANON.format(created=created)} from {relation}")
+    db.execute(f"create or replace table ours as select {CANON.format(created=created)} from {relation}").fetchall()
 
 
 def xlsx(db, path):

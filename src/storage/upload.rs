@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 
 use super::Error;
 
-/// Large enough for few calls to a store, small enough that the two in flight and the one that fills stay well under
-/// any memory budget.
-const PART_BYTES: usize = 5 << 20;
+/// Large enough for few calls to a local folder, small enough that the two in flight and the one that fills hardly show
+/// in the process's memory when the disk falls behind. Stores in the network will want 5 MiB and more.
+const PART_BYTES: usize = 1 << 20;
 const PARTS_IN_FLIGHT: usize = 2;
 
 /// Where a complete result is, and what it is.
