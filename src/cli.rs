@@ -143,8 +143,26 @@ type Client = ExportServiceClient<Channel>;
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs any command, tells what went wrong on stderr, and returns the exit code.
-pub async fn main(cli: Cli) -> u8 {
+/// Runs any command, tells what went wrong on stderr, and returns the exit code. Not async: whoever polls a future
+/// compiles all that it calls, and the binary would compile the crate a second time.
+pub fn main(cli: Cli) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("rowgate: no runtime: {error}");
+            return 1;
+        }
+    };
+    let code = runtime.block_on(dispatch(cli));
+    // What still blocks a thread must not keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(cli: Cli) -> u8 {
     let outcome = match cli.command {
         Command::Client(command) => {
             let ended = run(&cli.server, *command, &mut std::io::stdout()).await;

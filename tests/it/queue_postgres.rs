@@ -230,6 +230,7 @@ async fn renewals_stay_within_their_page() {
     }
     let jobs = store.claim(&claim_request(8)).await.expect("claims");
     let owned: Vec<_> = jobs.iter().map(|job| (job.id, job.fence)).collect();
+    drop(store);
     let updates = async || {
         let mut db = database.connect().await;
         let row = sqlx::query(
@@ -240,23 +241,23 @@ async fn renewals_stay_within_their_page() {
         .expect("counts");
         (row.get::<i64, _>(0), row.get::<i64, _>(1))
     };
-    let before = wait_until(SOON, "the claims are counted", async || {
-        let counts = updates().await;
-        (counts.0 >= 8).then_some(counts)
+    // An index on lease_until would move every row, every time. A transaction of another test, open at the same server,
+    // keeps old versions on their page, and a page that is full moves some: so one round that is not disturbed will do.
+    wait_until(SOON, "a round of renewals within their page", async || {
+        let before = updates().await;
+        let store = open(&database).await;
+        for _ in 0..RENEWALS {
+            store.renew(&owned, HOUR).await.expect("renews");
+        }
+        // A connection tells the server's statistics what it did when it ends, at the latest.
+        drop(store);
+        let after = wait_until(SOON, "the renewals are counted", async || {
+            let counts = updates().await;
+            (counts.0 >= before.0 + RENEWALS * 8).then_some(counts)
+        })
+        .await;
+        let (all, within) = (after.0 - before.0, after.1 - before.1);
+        (within * 10 >= all * 8).then_some(())
     })
     .await;
-    for _ in 0..RENEWALS {
-        store.renew(&owned, HOUR).await.expect("renews");
-    }
-    let after = wait_until(SOON, "the renewals are counted", async || {
-        let counts = updates().await;
-        (counts.0 >= before.0 + RENEWALS * 8).then_some(counts)
-    })
-    .await;
-    let (all, within) = (after.0 - before.0, after.1 - before.1);
-    // A page that is full moves some; an index on lease_until would move all.
-    assert!(
-        within * 10 >= all * 8,
-        "only {within} of {all} renewals were HOT"
-    );
 }

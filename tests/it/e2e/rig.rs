@@ -85,30 +85,39 @@ pub struct Look {
 }
 
 impl Look {
-    /// Process ids of the queries of exports that run now.
+    /// Process ids of the queries of exports that are at the server now, their preparation and estimate included.
     pub async fn queries(&self) -> Vec<i32> {
-        sqlx::query(
-            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
-             and query like '%held%' and state = 'active'",
-        )
-        .fetch_all(&mut *self.connection.lock().await)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect()
+        self.pids("state = 'active'").await
     }
 
+    /// Waits until that many stand still, at the gate or because nobody takes their rows. Each belongs to an export
+    /// that is in the queue; one that is only being prepared or estimated may not be there yet.
     pub async fn until_queries(&self, count: usize) -> Vec<i32> {
         wait_until(
             PATIENCE,
             &format!("{count} queries at the source"),
             || async {
-                let queries = self.queries().await;
+                let queries = self
+                    .pids("state = 'active' and wait_event in ('advisory', 'ClientWrite')")
+                    .await;
                 (queries.len() == count).then_some(queries)
             },
         )
         .await
+    }
+
+    async fn pids(&self, condition: &str) -> Vec<i32> {
+        let sql = format!(
+            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
+             and query like '%held%' and {condition}"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut *self.connection.lock().await)
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
     }
 
     /// Every query of an export is gone within a second.
