@@ -146,6 +146,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs any command, tells what went wrong on stderr, and returns the exit code. Not async: whoever polls a future
 /// compiles all that it calls, and the binary would compile the crate a second time.
 pub fn main(cli: Cli) -> u8 {
+    keep_memory_flat();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -160,6 +161,24 @@ pub fn main(cli: Cli) -> u8 {
     // What still blocks a thread must not keep the process.
     runtime.shutdown_background();
     code
+}
+
+/// Batches of one size come and go between threads, for hours. glibc's defaults (eight heaps for each core, a threshold
+/// for mappings of their own that rises with what was freed) let the process grow by what lies between them:
+/// `benches/memory` shows 1.04 to 1.25 times the peak at ten times the rows with them, and at most 1.09 with these. Must
+/// be called before the first thread starts.
+fn keep_memory_flat() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const LARGE_BYTES: libc::c_int = 1 << 20;
+        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        // SAFETY: mallopt takes plain integers and may be called at any time; what it refuses it leaves as it was.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, cores.min(64) as libc::c_int);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);
+        }
+    }
 }
 
 async fn dispatch(cli: Cli) -> u8 {
