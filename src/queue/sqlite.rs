@@ -25,7 +25,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{
-    Row, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -61,6 +61,15 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // On a full disk or an I/O error SQLite rolls back by itself, the driver's own rollback then fails, and the
+            // driver believes in a transaction that is over: no other could begin on this connection. The ping comes
+            // behind a rollback that is still queued.
+            .after_release(|db, _| {
+                Box::pin(async move {
+                    db.ping().await?;
+                    Ok(!db.is_in_transaction())
+                })
+            })
             .connect_with(connect.clone())
             .await?;
         let store = Self {

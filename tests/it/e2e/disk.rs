@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::rig::{
-    self, Source, as_csv, as_xlsx, gated, queue, refused, sql, submit, submit_as, until,
+    self, PATIENCE, Source, as_csv, as_xlsx, gated, queue, refused, sql, submit, submit_as, until,
 };
-use crate::support::{process::Process, reading, rowgate::Rowgate, temp_dir};
+use crate::support::{process::Process, reading, rowgate::Rowgate, temp_dir, wait_until};
 
 const LIMIT_KIB: u64 = 4 << 10;
 
@@ -67,6 +67,38 @@ async fn a_file_that_outgrows_its_limit_fails_the_export_and_not_the_server() {
         let id = queue(&server.exports, spec).await;
         until(&server.exports, &id, State::Succeeded).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_room_says_so_and_works_again_when_there_is_some() {
+    /// The queue is larger than this after some dozens of exports.
+    const QUEUE_KIB: u64 = 512;
+    let (folder, source) = (temp_dir(), Source::create().await);
+    let server = Process::start_limited(folder.path(), &source.toml(), QUEUE_KIB).await;
+    let submit = async || {
+        let request = submit_as(as_csv(gated(10, 11)), Execution::Queued);
+        rig::submit(&server.exports, request).await
+    };
+    let mut refusals = 0;
+    let mut tries = 0;
+    // One failed commit must not make the next one another kind of failure.
+    while refusals < 5 {
+        tries += 1;
+        assert!(tries < 2_000, "the queue stays below {QUEUE_KIB} KiB");
+        let submitted = submit().await;
+        if submitted.is_err() {
+            let refusal = refused(submitted, Code::Unavailable, "QUEUE_UNAVAILABLE");
+            assert!(rig::is_retryable(&refusal));
+            refusals += 1;
+        }
+    }
+    server.lift_limit();
+    let submitted = wait_until(PATIENCE, "an export that is accepted", || async {
+        submit().await.ok()
+    })
+    .await;
+    let id = submitted.export.unwrap().id;
+    until(&server.exports, &id, State::Succeeded).await;
 }
 
 /// Takes `parts_max` parts of each upload, then has no space left.

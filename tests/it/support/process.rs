@@ -36,12 +36,12 @@ impl Process {
         Self::run(Command::new(PROGRAM), folder, toml).await
     }
 
-    /// With no file larger than `file_kib`.
+    /// With no file larger than `file_kib`, until [`Process::lift_limit`].
     pub async fn start_limited(folder: &Path, toml: &str, file_kib: u64) -> Self {
         let mut shell = Command::new("bash");
         shell.args([
             "-c",
-            &format!("ulimit -f {file_kib} && exec \"$0\" \"$@\""),
+            &format!("ulimit -S -f {file_kib} && exec \"$0\" \"$@\""),
             PROGRAM,
         ]);
         Self::run(shell, folder, toml).await
@@ -80,6 +80,15 @@ impl Process {
             .args(["-TERM", &id])
             .status();
         assert!(told.unwrap().success());
+    }
+
+    /// As when a full disk has room again.
+    pub fn lift_limit(&self) {
+        let id = self.child.id().expect("it runs").to_string();
+        let lifted = std::process::Command::new("prlimit")
+            .args(["--pid", &id, "--fsize=unlimited:"])
+            .status();
+        assert!(lifted.unwrap().success());
     }
 
     pub async fn ended(&mut self, patience: Duration) -> ExitStatus {
