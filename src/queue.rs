@@ -282,8 +282,12 @@ pub trait JobStore: Send + Sync + 'static {
 
     async fn get(&self, id: ExportId) -> Result<Option<Job>>;
 
-    /// The job that this tenant submitted with this request id before.
-    async fn submitted(&self, tenant: &TenantId, request_id: Uuid) -> Result<Option<Job>>;
+    /// The job that this tenant submitted with this request id before, and the hash of its spec as it was given.
+    async fn submitted(
+        &self,
+        tenant: &TenantId,
+        request_id: Uuid,
+    ) -> Result<Option<(Job, SpecHash)>>;
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>>;
 

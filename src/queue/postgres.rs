@@ -40,7 +40,7 @@ use super::{
     trouble::retried,
     wake::Wake,
 };
-use crate::export::{ExportId, Fence, LimitOverrides, TenantId};
+use crate::export::{ExportId, Fence, LimitOverrides, SpecHash, TenantId};
 use signal::Signal;
 
 /// A queue in a PostgreSQL database. Cheap to share behind an `Arc`.
@@ -266,16 +266,12 @@ impl JobStore for PostgresStore {
         Ok(load(&mut db, id).await?.map(|stored| stored.job))
     }
 
-    async fn submitted(&self, tenant: &TenantId, request_id: uuid::Uuid) -> Result<Option<Job>> {
-        let mut db = self.pool.acquire().await?;
-        let found = sqlx::query("select id from jobs where tenant = $1 and request_id = $2")
-            .bind(&tenant.0)
-            .bind(Id(request_id))
-            .fetch_optional(&mut *db)
-            .await?;
-        let Some(found) = found else { return Ok(None) };
-        let id = ExportId(found.try_get::<Id, _>(0)?.0);
-        Ok(load(&mut db, id).await?.map(|stored| stored.job))
+    async fn submitted(
+        &self,
+        tenant: &TenantId,
+        request_id: uuid::Uuid,
+    ) -> Result<Option<(Job, SpecHash)>> {
+        self.submitted_once(tenant, request_id).await
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>> {

@@ -15,7 +15,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{Error, Job, JobKind, Result};
-use crate::export::{ExportId, Fence, State, TenantId, WorkerId};
+use crate::export::{ExportId, Fence, SpecHash, State, TenantId, WorkerId};
 
 /// A job and the columns that only the store itself reads.
 #[derive(Debug)]
@@ -90,6 +90,13 @@ where
     for<'r> At: Decode<'r, R::Database> + Type<R::Database>,
 {
     stored_job(row).map(|stored| stored.job)
+}
+
+pub(super) fn spec_hash(bytes: Vec<u8>) -> Result<SpecHash> {
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| Error::Broken("a stored hash is not 32 bytes long".to_owned()))?;
+    Ok(SpecHash(bytes))
 }
 
 pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {

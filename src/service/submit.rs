@@ -100,14 +100,15 @@ impl Service {
         let Some(request_id) = request.request_id else {
             return Ok(None);
         };
-        let job = self
+        let found = self
             .store
             .submitted(tenant, request_id)
             .await
             .map_err(store_failure)?;
-        match job {
-            Some(job) if job.spec.hash() != request.spec.hash() => Err(request_id_reused(job.id)),
-            job => Ok(job),
+        match found {
+            // As it was stored: the spec that is read back may have been written by another version.
+            Some((job, hash)) if hash != request.spec.hash() => Err(request_id_reused(job.id)),
+            found => Ok(found.map(|(job, _)| job)),
         }
     }
 

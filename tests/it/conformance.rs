@@ -44,6 +44,7 @@ cases! {
         a_new_job_reads_back_as_it_was_given
         an_unknown_id_is_none
         the_same_request_and_spec_give_the_same_job
+        a_request_is_found_with_the_hash_that_it_was_stored_with
         the_same_request_with_another_spec_is_reused
         a_request_id_belongs_to_its_tenant
         one_of_many_concurrent_submits_of_a_request_creates_the_job

@@ -1,18 +1,37 @@
 //! What only looks: listing, position, audit.
 
 use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
+use uuid::Uuid;
 
 use super::{SqliteStore, load};
 use crate::{
-    export::{ExportId, State},
+    export::{ExportId, SpecHash, State, TenantId},
     queue::{
         Audit, AuditRow, Job, ListFilter, POSITION_MAX, Result,
-        row::{At, Id, bigint, job},
+        row::{At, Id, bigint, job, spec_hash},
         rules::rank,
     },
 };
 
 impl SqliteStore {
+    pub(super) async fn submitted_once(
+        &self,
+        tenant: &TenantId,
+        request_id: Uuid,
+    ) -> Result<Option<(Job, SpecHash)>> {
+        let mut db = self.readers.acquire().await?;
+        let found =
+            sqlx::query("select id, spec_hash from jobs where tenant = $1 and request_id = $2")
+                .bind(&tenant.0)
+                .bind(Id(request_id))
+                .fetch_optional(&mut *db)
+                .await?;
+        let Some(found) = found else { return Ok(None) };
+        let id = ExportId(found.try_get::<Id, _>(0)?.0);
+        let hash = spec_hash(found.try_get(1)?)?;
+        Ok(load(&mut db, id).await?.map(|stored| (stored.job, hash)))
+    }
+
     pub(super) async fn list_once(&self, filter: &ListFilter) -> Result<Vec<Job>> {
         let mut query = QueryBuilder::<Sqlite>::new(concat!(
             "select ",

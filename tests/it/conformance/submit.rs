@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::future::join_all;
 use rowgate::{
-    export::{Caps, ExportId, ExportSpec, Fence, State, TenantId},
+    export::{Caps, ExportId, ExportSpec, Fence, SpecHash, State, TenantId},
     queue::{FullCap, Inserted, NewJob, Paused},
 };
 use uuid::Uuid;
@@ -18,6 +18,8 @@ pub async fn a_new_job_reads_back_as_it_was_given(rig: &Rig) {
                 "big".to_owned(),
                 serde_json::json!(9_007_199_254_740_993_i64),
             ),
+            // Without the float_roundtrip of serde_json it is read as the number beside it.
+            ("float".to_owned(), serde_json::json!(21.489705265908874)),
             ("text".to_owned(), serde_json::json!("nul \u{0} and 中文")),
         ]),
         labels: BTreeMap::from([("team".to_owned(), "ops".to_owned())]),
@@ -73,6 +75,23 @@ pub async fn the_same_request_and_spec_give_the_same_job(rig: &Rig) {
         other => panic!("{other:?}"),
     }
     assert_eq!(rig.claim(10).await.len(), 1);
+}
+
+pub async fn a_request_is_found_with_the_hash_that_it_was_stored_with(rig: &Rig) {
+    let (tenant, request) = (TenantId("t".to_owned()), Uuid::new_v4());
+    let none = rig.store.submitted(&tenant, request).await.expect("reads");
+    assert!(none.is_none());
+    let hash = SpecHash([7; 32]);
+    let job = NewJob {
+        spec_hash: hash,
+        ..with_request(new_job("t", "s"), request)
+    };
+    let first = rig.submit(job).await;
+    let found = rig.store.submitted(&tenant, request).await.expect("reads");
+    assert_eq!(found.map(|(job, hash)| (job.id, hash)), Some((first.id, hash)));
+    let other = TenantId("u".to_owned());
+    let none = rig.store.submitted(&other, request).await.expect("reads");
+    assert!(none.is_none());
 }
 
 pub async fn the_same_request_with_another_spec_is_reused(rig: &Rig) {
