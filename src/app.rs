@@ -37,10 +37,11 @@ pub struct App {
     guard: Guard,
 }
 
-struct Stores {
-    jobs: Arc<dyn JobStore>,
-    control: Arc<dyn ControlStore>,
-    guard: Guard,
+/// A job store that is open and this process's own.
+pub struct Stores {
+    pub jobs: Arc<dyn JobStore>,
+    pub control: Arc<dyn ControlStore>,
+    pub guard: Guard,
 }
 
 impl App {
@@ -50,6 +51,14 @@ impl App {
     /// What an operator has to put right, in words.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let stores = open_queue(&config.queue.url).await?;
+        Self::over(stores, config).await
+    }
+
+    /// The same over a job store that stands already: tests let it fail.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn over(stores: Stores, config: Config) -> anyhow::Result<Self> {
         let results = ResultStore::local(&config.storage.folder)
             .with_context(|| format!("the result folder {}", config.storage.folder.display()))?;
         let token_key = stores.control.token_key().await?;
@@ -231,7 +240,10 @@ impl App {
 }
 
 /// Opens the job store and takes it for this process alone.
-async fn open_queue(url: &QueueUrl) -> anyhow::Result<Stores> {
+///
+/// # Errors
+/// The job store's; another process that has it.
+pub async fn open_queue(url: &QueueUrl) -> anyhow::Result<Stores> {
     let options = queue::StoreOptions::default();
     match url {
         QueueUrl::Sqlite(path) => {

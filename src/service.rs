@@ -69,6 +69,17 @@ impl Service {
             .ok_or_else(|| unknown_export(id))
     }
 
+    /// Runs `call` in a task of its own: a caller that goes away leaves nothing half done, in the job store or here.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        crate::task::spawn(name, self.running.track_future(call))
+            .await
+            .map_err(Failure::internal)?
+    }
+
     /// While the permit lives, shutdown waits; it is taken before the look at `draining`, so that nothing that was let
     /// in is left behind.
     fn enter(&self) -> Result<TaskTrackerToken, Failure> {

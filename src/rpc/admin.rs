@@ -43,7 +43,7 @@ impl AdminService for AdminHandlers {
         let change = convert::set_limits_from_proto(request.into_inner()).map_err(from_failure)?;
         let limits = self
             .service
-            .set_limits(&change)
+            .set_limits(change)
             .await
             .map_err(from_failure)?;
         Ok(Response::new(pb::SetLimitsResponse {

@@ -74,7 +74,14 @@ impl Service {
         self.limits.effective()
     }
 
-    pub async fn set_limits(&self, change: &LimitChange) -> Result<Limits, Failure> {
+    pub async fn set_limits(self: &Arc<Self>, change: LimitChange) -> Result<Limits, Failure> {
+        let service = self.clone();
+        let setting = async move { service.store_and_apply(&change).await };
+        self.to_its_end("service.limits", setting).await
+    }
+
+    /// What is stored is in force, too.
+    async fn store_and_apply(&self, change: &LimitChange) -> Result<Limits, Failure> {
         let overrides = self
             .control
             .update_limits(change)

@@ -34,26 +34,47 @@ impl Service {
         id: ExportId,
         wait: Duration,
     ) -> Result<ExportView, Failure> {
-        let job = self.job(tenant, id).await?;
-        self.wait_until_terminal(tenant, job, wait).await
+        let mut job = self.job(tenant, id).await?;
+        self.wait_until_terminal(tenant, &mut job, wait).await?;
+        self.view(job).await
     }
 
-    /// Returns at the export's end, or as it is after `wait`.
-    pub(super) async fn wait_until_terminal(
+    /// As [`Service::status`], of an export that was just accepted: a job store that can't be reached by now ends the
+    /// wait and not the call, or the caller would not learn that the export exists.
+    pub(super) async fn wait_for_placed(
         &self,
         tenant: &TenantId,
-        job: Job,
+        mut job: Job,
         wait: Duration,
     ) -> Result<ExportView, Failure> {
+        let view = match self.wait_until_terminal(tenant, &mut job, wait).await {
+            Ok(()) => self.view(job.clone()).await,
+            Err(failure) => Err(failure),
+        };
+        match view {
+            Err(failure) if failure.code == Code::Unavailable => Ok(ExportView {
+                progress: self.progress(&job),
+                job,
+                queue_position: None,
+            }),
+            view => view,
+        }
+    }
+
+    /// Returns when `job` has ended, or after `wait`; `job` is the last that was read.
+    async fn wait_until_terminal(
+        &self,
+        tenant: &TenantId,
+        job: &mut Job,
+        wait: Duration,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + wait;
         let id = job.id;
         let mut changed = self.runner.changed.subscribe();
         // Subscribed first, read second: an end in between is not missed.
-        let mut job = if wait.is_zero() || job.state.is_terminal() {
-            job
-        } else {
-            self.job(tenant, id).await?
-        };
+        if !wait.is_zero() && !job.state.is_terminal() {
+            *job = self.job(tenant, id).await?;
+        }
         while !job.state.is_terminal() && Instant::now() < deadline {
             let poll = deadline.min(Instant::now() + self.options.poll_interval);
             tokio::select! {
@@ -61,9 +82,9 @@ impl Service {
                 () = changed_to(&mut changed, id) => {}
                 () = self.draining.cancelled() => break,
             }
-            job = self.job(tenant, id).await?;
+            *job = self.job(tenant, id).await?;
         }
-        self.view(job).await
+        Ok(())
     }
 
     /// Returns when something about the export may have changed, or after `interval`.
@@ -140,13 +161,25 @@ impl Service {
         )
     }
 
-    pub async fn cancel(&self, tenant: &TenantId, id: ExportId) -> Result<ExportView, Failure> {
+    pub async fn cancel(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        id: ExportId,
+    ) -> Result<ExportView, Failure> {
         self.job(tenant, id).await?;
+        let service = self.clone();
+        let cancelling = async move { service.commit_cancel(id).await };
+        let job = self.to_its_end("service.cancel", cancelling).await?;
+        self.view(job).await
+    }
+
+    /// Committed first, stopped second.
+    async fn commit_cancel(&self, id: ExportId) -> Result<Job, Failure> {
         match self.store.cancel(id).await.map_err(store_failure)? {
             Cancelled::Accepted(job) => {
                 self.runner.owned.stop(id, StopReason::Cancelled);
                 let _ = self.runner.changed.send(id);
-                self.view(job).await
+                Ok(job)
             }
             Cancelled::TooLate(job) => Err(Failure::new(
                 Code::FailedPrecondition,

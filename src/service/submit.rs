@@ -87,7 +87,7 @@ impl Service {
             Execution::Queued => request.max_wait.unwrap_or_default().min(WAIT_MAX),
             Execution::Auto | Execution::Inline => request.max_wait.unwrap_or(budget).min(budget),
         };
-        let view = self.wait_until_terminal(tenant, job, wait).await?;
+        let view = self.wait_for_placed(tenant, job, wait).await?;
         Ok(Submitted::Export { view, admission })
     }
 
@@ -112,7 +112,7 @@ impl Service {
         }
     }
 
-    /// In a task of its own: a caller that goes away must not leave a row that is RUNNING and run by nobody.
+    /// A caller that goes away must not leave a row that is RUNNING and run by nobody.
     async fn place(
         self: &Arc<Self>,
         tenant: &TenantId,
@@ -129,9 +129,7 @@ impl Service {
                 _ => service.enqueue(&tenant, &request, admission).await,
             }
         };
-        crate::task::spawn("service.place", self.running.track_future(placing))
-            .await
-            .map_err(Failure::internal)?
+        self.to_its_end("service.place", placing).await
     }
 
     async fn validated(

@@ -8,6 +8,7 @@ mod grpcio;
 mod grpcurl;
 mod life;
 mod limits;
+mod ownership;
 mod readback;
 mod restart;
 mod rig;

@@ -74,7 +74,10 @@ async fn the_guard_notices_that_its_session_broke() {
     let store = open(&database).await;
     let guard = store.guard().await.expect("nobody else is there");
     database
-        .execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        .execute(
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted \
+             and database = (select oid from pg_database where datname = current_database())",
+        )
         .await;
     timeout(SOON, guard.lost().cancelled())
         .await

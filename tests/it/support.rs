@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "not every helper has a caller at every commit")]
 
+pub mod faulty;
 pub mod mariadb;
 pub mod postgres;
 pub mod process;

@@ -1,9 +1,9 @@
 //! A real Rowgate on a free port of this process: the whole service, its gRPC clients, its folder.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use rowgate::{
-    app::App,
+    app::{self, App},
     config::{self, Inputs},
     rpc::pb::{
         admin_service_client::AdminServiceClient, export_service_client::ExportServiceClient,
@@ -12,6 +12,8 @@ use rowgate::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+
+use super::faulty::Faults;
 
 /// A service that stops with the value.
 pub struct Rowgate {
@@ -41,6 +43,19 @@ impl Rowgate {
     /// In a folder that outlives it: for restarts.
     pub async fn start_in(folder: PathBuf, toml: &str) -> Self {
         let app = App::build(Self::config(&folder, toml)).await.unwrap();
+        Self::serve(app, folder).await
+    }
+
+    /// In a folder that outlives it, over a job store that fails on command.
+    pub async fn start_faulty(folder: PathBuf, toml: &str) -> (Self, Arc<Faults>) {
+        let config = Self::config(&folder, toml);
+        let stores = app::open_queue(&config.queue.url).await.unwrap();
+        let (stores, faults) = Faults::over(stores);
+        let app = App::over(stores, config).await.unwrap();
+        (Self::serve(app, folder).await, faults)
+    }
+
+    async fn serve(app: App, folder: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
         let stop = CancellationToken::new();
@@ -96,6 +111,11 @@ impl Rowgate {
             overrides: Vec::new(),
         })
         .unwrap()
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        self.served.take().expect("it ends once").await.unwrap()
     }
 
     /// Drains and ends; the folder stays where it was given.
