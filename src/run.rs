@@ -25,7 +25,7 @@ use crate::{
     storage::ResultStore,
 };
 
-pub use owned::{Owned, Registration, Stop, StopReason, trust_keeper, watchdog};
+pub use owned::{Owned, Registration, Stop, StopReason, renew_once, trust_keeper, watchdog};
 pub use settle::Retries;
 pub use slots::{Slot, Slots};
 pub use speed::Speeds;

@@ -209,15 +209,13 @@ pub async fn watchdog(
     shutdown: CancellationToken,
 ) {
     let every = lease.renew_every.min(poll_interval);
-    // A call that hangs must leave time for another within the trust of the last.
-    let patience = (lease.ttl / 10).max(Duration::from_millis(100));
     loop {
         let pause = every.mul_f64(rand::rng().random_range(0.9..1.1));
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        renew_once(&owned, store.as_ref(), &lease, patience).await;
+        renew_once(&owned, store.as_ref(), &lease).await;
     }
 }
 
@@ -241,11 +239,14 @@ pub async fn trust_keeper(owned: Arc<Owned>, lease: LeaseOptions, shutdown: Canc
     }
 }
 
-async fn renew_once(owned: &Owned, store: &dyn JobStore, lease: &LeaseOptions, patience: Duration) {
+/// Extends the leases of all owned jobs, and stops those that are not ours any more. `false`: the store did not answer.
+pub async fn renew_once(owned: &Owned, store: &dyn JobStore, lease: &LeaseOptions) -> bool {
     let jobs = owned.list();
     if jobs.is_empty() {
-        return;
+        return true;
     }
+    // A call that hangs must leave time for another within the trust of the last.
+    let patience = (lease.ttl / 10).max(Duration::from_millis(100));
     let sent_at = Instant::now();
     match tokio::time::timeout(patience, store.renew(&jobs, lease.ttl)).await {
         Ok(Ok(answers)) => {
@@ -253,8 +254,15 @@ async fn renew_once(owned: &Owned, store: &dyn JobStore, lease: &LeaseOptions, p
             for ((id, fence), ownership) in jobs.into_iter().zip(answers) {
                 owned.heard(id, fence, ownership, trust);
             }
+            true
         }
-        Ok(Err(error)) => tracing::warn!(%error, jobs = jobs.len(), "leases were not renewed"),
-        Err(_) => tracing::warn!(jobs = jobs.len(), "the job store did not answer in time"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, jobs = jobs.len(), "leases were not renewed");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(jobs = jobs.len(), "the job store did not answer in time");
+            false
+        }
     }
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     queue::{Abandoned, ControlStore, Error, Reaped},
-    run::Runner,
+    run::{Runner, renew_once},
 };
 
 /// Rows of one sweep's transaction.
@@ -38,6 +38,10 @@ pub async fn reaper(
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(every) => {}
+        }
+        // `lease_until` is a wall clock's: one that jumped must not take this process's own jobs from it.
+        if !renew_once(&runner.owned, runner.store.as_ref(), &runner.lease).await {
+            continue;
         }
         match sweep(&runner, Abandoned::LeaseExpired).await {
             Ok(reaped) if reaped.is_empty() => {}
