@@ -69,12 +69,14 @@ fn of_sqlstate(code: &str) -> Kind {
     match code {
         // Serialization failure, deadlock; lock_timeout. 40003 (completion unknown) is none of ours to repeat.
         "40001" | "40P01" | "55P03" => Kind::Contended,
-        // Connection trouble, lack of resources, shutdown and start, a standby after a failover, a killed statement.
+        // Connection trouble, lack of resources, shutdown and start, a standby after a failover, a killed statement,
+        // a session that was idle in its transaction for too long (our own time-out, of a process that stood still).
         _ if code.starts_with("08")
             || code.starts_with("53")
             || code.starts_with("57")
             || code.starts_with("58")
             || code == "25006"
+            || code == "25P03"
             || code == "40003" =>
         {
             Kind::Unavailable
@@ -104,7 +106,7 @@ mod tests {
         for code in ["40001", "40P01", "55P03"] {
             assert_eq!(of_sqlstate(code), Kind::Contended, "{code}");
         }
-        for code in ["08006", "53300", "57P01", "57P03", "25006", "40003"] {
+        for code in ["08006", "53300", "57P01", "57P03", "25006", "25P03", "40003"] {
             assert_eq!(of_sqlstate(code), Kind::Unavailable, "{code}");
         }
         for code in ["23505", "42P01", "42601"] {
