@@ -163,6 +163,51 @@ async fn a_lock_that_others_hold_is_contention_not_a_hang() {
 }
 
 #[tokio::test]
+async fn an_attempt_starts_when_its_claim_got_the_lock() {
+    let database = Database::create().await;
+    let store = open(&database).await;
+    store.insert(new_job()).await.expect("inserts");
+    let mut holder = database.connect().await;
+    sqlx::raw_sql("begin; select 1 from tenants for update")
+        .execute(&mut holder)
+        .await
+        .expect("it locks");
+    let watcher = database.pool(1).await;
+    let unlock = async {
+        wait_until(SOON, "the claim waits for the tenant", async || {
+            let waits = sqlx::query(
+                "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+            )
+            .fetch_optional(&watcher)
+            .await
+            .expect("looks");
+            waits.map(drop)
+        })
+        .await;
+        let now = sqlx::query("select clock_timestamp()::text");
+        let at: String = now.fetch_one(&mut holder).await.expect("reads").get(0);
+        sqlx::raw_sql("rollback")
+            .execute(&mut holder)
+            .await
+            .expect("it unlocks");
+        at
+    };
+    let request = claim_request(1);
+    let (claimed, unlocked_at) = tokio::join!(store.claim(&request), unlock);
+    let job = claimed.expect("claims").remove(0);
+    let is_later: bool = sqlx::query_scalar(
+        "select started_at >= $1::text::timestamptz and lease_until >= started_at + interval '1 hour' \
+         from jobs where id = $2::text::uuid",
+    )
+    .bind(unlocked_at)
+    .bind(job.id.to_string())
+    .fetch_one(&mut database.connect().await)
+    .await
+    .expect("reads");
+    assert!(is_later);
+}
+
+#[tokio::test]
 async fn a_lost_connection_is_unavailable_and_the_next_call_works() {
     let database = Database::create().await;
     let options = StoreOptions {

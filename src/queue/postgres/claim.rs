@@ -299,13 +299,14 @@ async fn lock_sources(
         .collect()
 }
 
-/// Makes the picked jobs the worker's, and counts them.
+/// Makes the picked jobs the worker's, and counts them. The clock is read now, not where the transaction began: it may
+/// have waited for a tenant since.
 async fn take(db: &mut PgConnection, request: &ClaimRequest, picks: &[Pick]) -> Result<Vec<Job>> {
     let ids: Vec<Id> = picks.iter().map(|pick| Id(pick.id.0)).collect();
     let costs: Vec<i64> = picks.iter().map(|pick| pick.cost).collect();
     let rows = sqlx::query(concat!(
-        "update jobs set state = 2, fence = fence + 1, attempt = attempt + 1, worker = $3, started_at = now(), \
-           lease_until = now() + $4 * interval '1 microsecond', charged = picked_cost \
+        "update jobs set state = 2, fence = fence + 1, attempt = attempt + 1, worker = $3, \
+           started_at = clock_timestamp(), lease_until = clock_timestamp() + $4 * interval '1 microsecond', charged = picked_cost \
          from unnest($1::uuid[], $2::bigint[]) as p(picked_id, picked_cost) \
          where id = picked_id and state = 1 and not delayed returning ",
         job_columns!()
