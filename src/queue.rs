@@ -174,7 +174,7 @@ pub enum Settlement {
     Failed(Failure),
     /// RUNNING -> QUEUED after `delay`; counts as an attempt.
     Retry { failure: Failure, delay: Duration },
-    /// RUNNING -> QUEUED at once; the attempt is taken back (shutdown).
+    /// RUNNING -> QUEUED at once; the attempt is taken back (shutdown). A live stream: FAILED (DRAINING).
     HandBack,
     /// CANCELLING -> CANCELLED; or RUNNING -> CANCELLED for a live stream whose client went away.
     Cancelled,

@@ -266,19 +266,20 @@ pub(super) fn cancelled(stored: &StoredJob) -> Option<Change> {
     }
 }
 
-/// The end of a job whose owner is dead; `None` when it has no owner any more.
+/// The end of a job whose owner is dead; `None` when it has no owner any more. What the attempt read nobody knows: a
+/// guess that was large is cut, or each attempt would charge the tenant for the whole export.
 pub(super) fn reaped(stored: &StoredJob, attempts_max: u32) -> Option<Change> {
     let job = &stored.job;
-    match (job.state, job.kind) {
-        (State::Cancelling, _) => Some(Change::to(stored, State::Cancelled)),
-        (State::Running, JobKind::Export) if job.attempt < attempts_max => Some(Change::queued(
-            stored,
-            &worker_lost().retryable(),
-            Duration::ZERO,
-        )),
-        (State::Running, _) => Some(Change::failed(stored, worker_lost())),
-        _ => None,
-    }
+    let mut change = match (job.state, job.kind) {
+        (State::Cancelling, _) => Change::to(stored, State::Cancelled),
+        (State::Running, JobKind::Export) if job.attempt < attempts_max => {
+            Change::queued(stored, &worker_lost().retryable(), Duration::ZERO)
+        }
+        (State::Running, _) => Change::failed(stored, worker_lost()),
+        _ => return None,
+    };
+    change.counts.virtual_time = stored.charged.min(COST_UNKNOWN) - stored.charged;
+    Some(change)
 }
 
 fn worker_lost() -> Failure {
@@ -292,8 +293,8 @@ fn worker_lost() -> Failure {
 fn draining() -> Failure {
     Failure::new(
         Code::Unavailable,
-        "SERVER_DRAINING",
-        "the server shut down while the stream ran",
+        "DRAINING",
+        "the server shut down while the stream ran; start it again",
     )
 }
 

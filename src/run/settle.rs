@@ -54,10 +54,8 @@ impl Runner {
             }
             (_, Ok(result)) => Settlement::Succeeded(result),
             (Some(StopReason::Cancelled | StopReason::ClientGone), Err(_)) => Settlement::Cancelled,
-            (Some(StopReason::Shutdown), Err(_)) if job.kind == JobKind::Export => {
-                Settlement::HandBack
-            }
-            (Some(StopReason::Shutdown), Err(_)) => Settlement::Failed(draining()),
+            // A live stream is not queued again: the job store ends it as DRAINING.
+            (Some(StopReason::Shutdown), Err(_)) => Settlement::HandBack,
             (_, Err(failure)) => self.retry_or_fail(job, failure),
         };
         if !is_kept {
@@ -125,14 +123,6 @@ impl Runner {
             tracing::warn!(job.id = %job.id, fence = %job.fence, %error, "left-overs stay for the collector");
         }
     }
-}
-
-fn draining() -> Failure {
-    Failure::new(
-        crate::export::Code::Unavailable,
-        "DRAINING",
-        "the server is shutting down",
-    )
 }
 
 #[cfg(test)]

@@ -106,6 +106,7 @@ cases! {
         a_sweep_leaves_live_leases_alone
         a_swept_job_waits_no_backoff
         a_job_without_attempts_left_fails
+        a_swept_attempt_is_not_charged_as_a_whole_export
         a_live_stream_fails_with_its_owner
         a_job_that_was_cancelling_ends_cancelled
         a_sweep_is_bounded

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use rowgate::{
     export::{ExportId, State, WorkerId},
-    queue::{Abandoned, ClaimRequest, Job, Ownership, Reaped, Settled, WorkerRow},
+    queue::{Abandoned, ClaimRequest, Job, NewJob, Ownership, Reaped, Settled, WorkerRow},
 };
 
 use super::rig::*;
@@ -124,6 +124,30 @@ pub async fn a_job_without_attempts_left_fails(rig: &Rig) {
     assert_eq!(ended.error.expect("it says why").reason, "WORKER_LOST");
     assert!(ended.ended_at.is_some());
     assert!(rig.claim(5).await.is_empty());
+}
+
+pub async fn a_swept_attempt_is_not_charged_as_a_whole_export(rig: &Rig) {
+    let job = NewJob {
+        estimated_rows: Some(1_000_000),
+        ..new_job("t", "s")
+    };
+    rig.submit(job).await;
+    rig.claim_one().await;
+    assert_eq!(rig.virtual_time("t").await, 1_000_000);
+    reap(rig, Abandoned::All).await;
+    // As for a job whose size nobody knows.
+    assert_eq!(rig.virtual_time("t").await, 10_000);
+    rig.claim_one().await;
+    rig.assert_consistent().await;
+    let small = NewJob {
+        estimated_rows: Some(5),
+        ..new_job("u", "s")
+    };
+    rig.submit(small).await;
+    let before = rig.virtual_time("u").await;
+    rig.claim_one().await;
+    reap(rig, Abandoned::All).await;
+    assert_eq!(rig.virtual_time("u").await, before + 5);
 }
 
 pub async fn a_live_stream_fails_with_its_owner(rig: &Rig) {

@@ -67,11 +67,14 @@ pub async fn a_hand_back_takes_the_attempt_back_and_keeps_the_age(rig: &Rig) {
 }
 
 pub async fn a_live_stream_is_never_queued(rig: &Rig) {
-    for settlement in [retry(NO_TIME), Settlement::HandBack] {
+    for (settlement, reason) in [
+        (retry(NO_TIME), "SOURCE_UNAVAILABLE"),
+        (Settlement::HandBack, "DRAINING"),
+    ] {
         let job = rig.submit(live("t", "s")).await;
         let ended = rig.settle_done(&job, settlement).await;
         assert_eq!(ended.state, State::Failed);
-        assert!(ended.error.is_some());
+        assert_eq!(ended.error.expect("it says why").reason, reason);
         assert!(rig.claim(5).await.is_empty());
     }
 }
