@@ -297,7 +297,8 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Takes up to `jobs_max` ready jobs: least served tenants first; of each, by priority, then age; within the caps
     /// of tenant and source; none of a paused tenant. Each gets `fence + 1`, `attempt + 1`, state RUNNING. Empty means
-    /// that nothing could be had; when others' claims stood in the way for too long, the error is `Contended`.
+    /// that nothing could be had; when others' claims stood in the way for too long, the error is `Contended`. Jobs that
+    /// another version wrote and this one can't read end FAILED (SPEC_UNREADABLE) instead; so they do in `reap`.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>>;
 
     /// Extends `lease_until` to now + ttl where `(id, fence)` is still RUNNING or CANCELLING; one answer for each, in

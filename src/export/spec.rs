@@ -75,7 +75,6 @@ pub struct TableRead {
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Column {
     /// Name in the result.
     pub name: String,

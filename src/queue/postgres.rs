@@ -6,7 +6,7 @@
 
 macro_rules! job_columns {
     () => {
-        "id, tenant, spec::text as spec, kind, state, attempt, fence, worker, created_at, started_at, ended_at, \
+        "id, tenant, source, spec::text as spec, kind, state, attempt, fence, worker, created_at, started_at, ended_at, \
          ready_at, estimated_rows, error::text as error, last_failure::text as last_failure, \
          result::text as result, result_expired, delayed, charged"
     };

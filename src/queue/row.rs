@@ -3,6 +3,8 @@
 //!
 //! Refuses to know SQL beyond the names of the columns.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
@@ -15,7 +17,9 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{Error, Job, JobKind, Result};
-use crate::export::{ExportId, Fence, SpecHash, State, TenantId, WorkerId};
+use crate::export::{
+    ExportId, ExportSpec, Fence, ReadFrom, SpecHash, State, TenantId, WorkerId,
+};
 
 /// A job and the columns that only the store itself reads.
 #[derive(Debug)]
@@ -25,9 +29,21 @@ pub(super) struct StoredJob {
     pub delayed: bool,
     /// What the claim added to the tenant's virtual time; 0 unless RUNNING or CANCELLING.
     pub charged: i64,
+    /// Why this version can't run it: another one wrote it. Of the spec, only the source is known then.
+    pub unreadable: Option<String>,
 }
 
-/// Reads a row that was selected with the backend's list of columns.
+impl StoredJob {
+    /// The readable ones are for running. One that is not ends by itself, and is not in the way of others.
+    pub fn log_unreadable(&self) {
+        if let Some(why) = &self.unreadable {
+            tracing::error!(job.id = %self.job.id, why, "the stored export can't be read; it fails");
+        }
+    }
+}
+
+/// Reads a row that was selected with the backend's list of columns. One that another version wrote is told as such, and
+/// with what can be read: it must not be an error of whoever lists, claims or sweeps it among others.
 pub(super) fn stored_job<R>(row: &R) -> Result<StoredJob>
 where
     R: Row,
@@ -49,11 +65,22 @@ where
     };
     let created_at: At = row.try_get("created_at")?;
     let ready_at: At = row.try_get("ready_at")?;
+    let mut unreadable = None;
+    let spec = from_json(&row.try_get::<String, _>("spec")?);
+    let source: String = row.try_get("source")?;
+    let spec = spec.unwrap_or_else(|error| {
+        unreadable = Some(error.to_string());
+        spec_of(source)
+    });
+    let kind = kind_of(kind).unwrap_or_else(|| {
+        unreadable = Some(format!("it has the unknown kind {kind}"));
+        JobKind::Export
+    });
     let job = Job {
         id: ExportId(row.try_get::<Id, _>("id")?.0),
         tenant: TenantId(row.try_get("tenant")?),
-        spec: from_json(&row.try_get::<String, _>("spec")?)?,
-        kind: kind_of(kind)?,
+        spec,
+        kind,
         state: State::from_number(state)
             .ok_or_else(|| Error::Broken(format!("a job has the unknown state {state}")))?,
         attempt: u32::try_from(attempt)
@@ -65,15 +92,16 @@ where
         ended_at: moment("ended_at")?,
         ready_at: ready_at.0,
         estimated_rows: estimated_rows.and_then(|rows| u64::try_from(rows).ok()),
-        error: optional_json(row.try_get("error")?)?,
-        last_failure: optional_json(row.try_get("last_failure")?)?,
-        result: optional_json(row.try_get("result")?)?,
+        error: known_json(row.try_get("error")?),
+        last_failure: known_json(row.try_get("last_failure")?),
+        result: known_json(row.try_get("result")?),
         result_expired: row.try_get("result_expired")?,
     };
     Ok(StoredJob {
         job,
         delayed: row.try_get("delayed")?,
         charged: row.try_get("charged")?,
+        unreadable,
     })
 }
 
@@ -118,15 +146,32 @@ pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn optional_json<T: DeserializeOwned>(text: Option<String>) -> Result<Option<T>> {
-    text.as_deref().map(from_json).transpose()
+/// What another version wrote and this one can't read is as good as none.
+fn known_json<T: DeserializeOwned>(text: Option<String>) -> Option<T> {
+    from_json(&text?).ok()
 }
 
-fn kind_of(number: i16) -> Result<JobKind> {
+fn kind_of(number: i16) -> Option<JobKind> {
     [JobKind::Export, JobKind::Live]
         .into_iter()
         .find(|kind| *kind as i16 == number)
-        .ok_or_else(|| Error::Broken(format!("a job has the unknown kind {number}")))
+}
+
+/// All that is known of a spec that can't be read.
+fn spec_of(source: String) -> ExportSpec {
+    ExportSpec {
+        source,
+        from: ReadFrom::Sql(String::new()),
+        params: BTreeMap::new(),
+        columns: Vec::new(),
+        filter: None,
+        format: None,
+        file_name: None,
+        time_zone: None,
+        ttl: None,
+        labels: BTreeMap::new(),
+        priority: 0,
+    }
 }
 
 /// A UUID: `uuid` in PostgreSQL, 16 bytes in SQLite.

@@ -266,12 +266,23 @@ pub(super) fn cancelled(stored: &StoredJob) -> Option<Change> {
     }
 }
 
+/// The end of a job that was claimed and that this version can't run; `None` when it can.
+pub(super) fn unreadable(stored: &StoredJob) -> Option<Change> {
+    stored.unreadable.as_ref()?;
+    let mut change = Change::failed(stored, spec_unreadable());
+    change.counts.virtual_time = -stored.charged;
+    Some(change)
+}
+
 /// The end of a job whose owner is dead; `None` when it has no owner any more. What the attempt read nobody knows: a
 /// guess that was large is cut, or each attempt would charge the tenant for the whole export.
 pub(super) fn reaped(stored: &StoredJob, attempts_max: u32) -> Option<Change> {
     let job = &stored.job;
     let mut change = match (job.state, job.kind) {
         (State::Cancelling, _) => Change::to(stored, State::Cancelled),
+        (State::Running, _) if stored.unreadable.is_some() => {
+            Change::failed(stored, spec_unreadable())
+        }
         (State::Running, JobKind::Export) if job.attempt < attempts_max => {
             Change::queued(stored, &worker_lost().retryable(), Duration::ZERO)
         }
@@ -287,6 +298,14 @@ fn worker_lost() -> Failure {
         Code::Unavailable,
         "WORKER_LOST",
         "the process that ran the export died or lost its lease",
+    )
+}
+
+fn spec_unreadable() -> Failure {
+    Failure::new(
+        Code::Internal,
+        "SPEC_UNREADABLE",
+        "another version of the server stored the export, and this one can't read it; submit it again",
     )
 }
 

@@ -5,7 +5,7 @@
 
 macro_rules! job_columns {
     () => {
-        "id, tenant, spec, kind, state, attempt, fence, worker, created_at, started_at, ended_at, ready_at, \
+        "id, tenant, source, spec, kind, state, attempt, fence, worker, created_at, started_at, ended_at, ready_at, \
          estimated_rows, error, last_failure, result, result_expired, delayed, charged"
     };
 }

@@ -68,6 +68,8 @@ cases! {
         two_claimers_never_get_the_same_job
         no_claim_is_empty_while_a_job_is_ready
         a_backoff_hides_a_job_until_it_is_over
+        a_job_that_this_version_can_not_read_fails_and_is_in_nobodys_way
+        a_result_that_this_version_can_not_read_is_as_good_as_none
         the_claim_stays_flat_at_a_long_backlog
     }
     caps {

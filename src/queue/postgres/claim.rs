@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, collections::HashMap, time::Duration};
 
 use sqlx::{PgConnection, Row};
 
-use super::{PostgresStore, count_tenant, lock_tenants, microseconds};
+use super::{PostgresStore, count_tenant, lock_tenants, microseconds, settle::apply};
 use crate::{
     export::{ExportId, Fence, State},
     queue::{
         CLAIM_JOBS_MAX, ClaimRequest, Error, Job, Ownership, Result,
-        row::{At, Id, job, to_json},
-        rules::{Candidate, Counts, Pick, Tenant, pick, totals},
+        row::{At, Id, stored_job, to_json},
+        rules::{Candidate, Counts, Pick, Tenant, pick, totals, unreadable},
     },
 };
 
@@ -319,16 +319,23 @@ async fn take(db: &mut PgConnection, request: &ClaimRequest, picks: &[Pick]) -> 
     .await?;
     let mut taken = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let job = job(row)?;
-        taken.insert(job.id, job);
-    }
-    let mut jobs = Vec::with_capacity(picks.len());
-    for pick in picks {
-        jobs.push(taken.remove(&pick.id).ok_or_else(|| {
-            Error::Broken(format!("export {} left the queue under its lock", pick.id))
-        })?);
+        let stored = stored_job(row)?;
+        taken.insert(stored.job.id, stored);
     }
     count_picks(db, picks).await?;
+    let mut jobs = Vec::with_capacity(picks.len());
+    for pick in picks {
+        let stored = taken.remove(&pick.id).ok_or_else(|| {
+            Error::Broken(format!("export {} left the queue under its lock", pick.id))
+        })?;
+        match unreadable(&stored) {
+            None => jobs.push(stored.job),
+            Some(change) => {
+                stored.log_unreadable();
+                apply(db, &stored, &change).await?;
+            }
+        }
+    }
     Ok(jobs)
 }
 

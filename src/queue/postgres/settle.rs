@@ -87,6 +87,7 @@ impl PostgresStore {
         let mut reaped = Vec::with_capacity(rows.len());
         for row in &rows {
             let stored = stored_job(row)?;
+            stored.log_unreadable();
             let Some(change) = rules::reaped(&stored, attempts_max) else {
                 continue;
             };
@@ -111,7 +112,7 @@ async fn lock_sources(db: &mut PgConnection, names: &[String]) -> Result<()> {
 }
 
 /// Under the tenant's lock; takes the source's and the job's.
-async fn apply(db: &mut PgConnection, stored: &StoredJob, change: &Change) -> Result<Job> {
+pub(super) async fn apply(db: &mut PgConnection, stored: &StoredJob, change: &Change) -> Result<Job> {
     let before = &stored.job;
     count_tenant(db, &before.tenant.0, change.counts).await?;
     count_source(db, &before.spec.source, change.counts.running).await?;

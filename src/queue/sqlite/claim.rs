@@ -4,13 +4,13 @@ use std::{collections::HashMap, time::Duration};
 
 use sqlx::{Row, SqliteConnection};
 
-use super::{SqliteStore, count_source, count_tenant, later, now};
+use super::{SqliteStore, count_source, count_tenant, later, now, settle::apply};
 use crate::{
     export::{ExportId, Fence, State},
     queue::{
         CLAIM_JOBS_MAX, ClaimRequest, Error, Job, Ownership, Result,
-        row::{At, Id, job, to_json},
-        rules::{Candidate, Counts, Pick, Tenant, pick, totals},
+        row::{At, Id, stored_job, to_json},
+        rules::{Candidate, Counts, Pick, Tenant, pick, totals, unreadable},
     },
 };
 
@@ -257,7 +257,14 @@ async fn take(
         .fetch_optional(&mut *db)
         .await?
         .ok_or_else(|| Error::Broken(format!("export {} left the queue under its lock", pick.id)))?;
-        jobs.push(job(&row)?);
+        let stored = stored_job(&row)?;
+        match unreadable(&stored) {
+            None => jobs.push(stored.job),
+            Some(change) => {
+                stored.log_unreadable();
+                apply(db, &stored, &change, at).await?;
+            }
+        }
     }
     Ok(jobs)
 }

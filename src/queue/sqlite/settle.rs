@@ -74,6 +74,7 @@ impl SqliteStore {
         let mut reaped = Vec::with_capacity(rows.len());
         for row in &rows {
             let stored = super::stored_job(row)?;
+            stored.log_unreadable();
             let Some(change) = rules::reaped(&stored, attempts_max) else {
                 continue;
             };
@@ -89,7 +90,7 @@ impl SqliteStore {
     }
 }
 
-async fn apply(
+pub(super) async fn apply(
     db: &mut SqliteConnection,
     stored: &StoredJob,
     change: &Change,

@@ -12,7 +12,7 @@ use std::{
 use futures::future::join_all;
 use rowgate::{
     export::{ExportId, Fence, State, TenantId, WorkerId},
-    queue::{ClaimRequest, Error, Job, NewJob, Paused, Settled, Work},
+    queue::{Abandoned, ClaimRequest, Error, Job, NewJob, Paused, Settled, Work},
 };
 
 use super::rig::*;
@@ -289,4 +289,65 @@ pub async fn the_claim_stays_flat_at_a_long_backlog(rig: &Rig) {
     // A scan of the backlog in each claim would take several times as long, even on a busy machine.
     let each = began.elapsed() / CLAIMS;
     assert!(each.as_millis() < 50, "{each:?} for each claim");
+}
+
+/// As a later version might write it.
+async fn make_unreadable(rig: &Rig, source: &str) {
+    let spec = format!("{{\"source\":\"{source}\",\"from\":{{\"stars\":7}}}}");
+    rig.execute(&format!(
+        "update jobs set spec = '{spec}' where source = '{source}'"
+    ))
+    .await;
+}
+
+pub async fn a_job_that_this_version_can_not_read_fails_and_is_in_nobodys_way(rig: &Rig) {
+    let strange = rig.submit(new_job("t", "later")).await;
+    make_unreadable(rig, "later").await;
+    let good = rig.submit(new_job("t", "s")).await;
+    let seen = rig.get(strange.id).await;
+    assert_eq!(
+        (seen.state, seen.spec.source.as_str()),
+        (State::Queued, "later")
+    );
+    let listed = rig.store.list(&everything_of("t")).await.expect("lists");
+    assert_eq!(ids(&listed), [good.id, strange.id]);
+    assert_eq!(ids(&rig.claim(5).await), [good.id]);
+    let failed = rig.get(strange.id).await;
+    assert_eq!(failed.state, State::Failed);
+    assert_eq!(failed.error.expect("why").reason, "SPEC_UNREADABLE");
+    assert!(failed.ended_at.is_some());
+    rig.assert_consistent().await;
+
+    // One that is alone, one that is cancelled, one whose owner died.
+    rig.submit(new_job("t", "alone")).await;
+    make_unreadable(rig, "alone").await;
+    assert!(rig.claim(5).await.is_empty());
+    let cancelled = rig.submit(new_job("t", "unwanted")).await;
+    make_unreadable(rig, "unwanted").await;
+    rig.store.cancel(cancelled.id).await.expect("cancels");
+    assert_eq!(rig.get(cancelled.id).await.state, State::Cancelled);
+    rig.submit(new_job("t", "orphaned")).await;
+    let orphaned = rig.claim_one().await;
+    make_unreadable(rig, "orphaned").await;
+    let reaped = rig
+        .store
+        .reap(Abandoned::All, 3, 10)
+        .await
+        .expect("the sweep works");
+    assert_eq!(reaped.len(), 2);
+    let failed = rig.get(orphaned.id).await;
+    assert_eq!(failed.error.expect("why").reason, "SPEC_UNREADABLE");
+    assert_eq!(rig.get(good.id).await.state, State::Queued);
+}
+
+pub async fn a_result_that_this_version_can_not_read_is_as_good_as_none(rig: &Rig) {
+    let job = rig.running().await;
+    rig.settle_done(&job, succeeded()).await;
+    rig.execute("update jobs set result = '{\"kind\":\"hologram\"}'")
+        .await;
+    let read = rig.get(job.id).await;
+    assert_eq!(read.state, State::Succeeded);
+    assert!(read.result.is_none());
+    let listed = rig.store.list(&everything_of("t")).await.expect("lists");
+    assert_eq!(ids(&listed), [job.id]);
 }

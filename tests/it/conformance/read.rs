@@ -1,25 +1,11 @@
 //! Listing, paging and positions.
 
-use std::collections::BTreeMap;
-
 use rowgate::{
-    export::{ExportId, ExportSpec, State, TenantId},
+    export::{ExportId, ExportSpec, State},
     queue::{Job, ListCursor, ListFilter, NewJob},
 };
 
 use super::rig::*;
-
-fn everything_of(tenant: &str) -> ListFilter {
-    ListFilter {
-        tenant: TenantId(tenant.to_owned()),
-        states: Vec::new(),
-        labels: BTreeMap::new(),
-        created_after: None,
-        created_before: None,
-        after: None,
-        rows_max: 100,
-    }
-}
 
 async fn list(rig: &Rig, filter: &ListFilter) -> Vec<Job> {
     rig.store.list(filter).await.expect("the list reads")

@@ -9,8 +9,8 @@ use rowgate::{
         TenantId, WorkerId,
     },
     queue::{
-        ClaimRequest, ControlStore, Error, Guard, Inserted, Job, JobKind, JobStore, NewJob,
-        PostgresStore, Settled, Settlement, SqliteStore, Start, StoreOptions, Work,
+        ClaimRequest, ControlStore, Error, Guard, Inserted, Job, JobKind, JobStore, ListFilter,
+        NewJob, PostgresStore, Settled, Settlement, SqliteStore, Start, StoreOptions, Work,
     },
 };
 use secrecy::SecretString;
@@ -353,6 +353,18 @@ pub fn source_cap(name: &str, slots: u32) -> Caps {
     Caps {
         source_slots: BTreeMap::from([(name.to_owned(), slots)]),
         ..Caps::default()
+    }
+}
+
+pub fn everything_of(tenant: &str) -> ListFilter {
+    ListFilter {
+        tenant: TenantId(tenant.to_owned()),
+        states: Vec::new(),
+        labels: BTreeMap::new(),
+        created_after: None,
+        created_before: None,
+        after: None,
+        rows_max: 100,
     }
 }
 
