@@ -21,7 +21,7 @@ use crate::{
     service::{LiveLimits, Service, ServiceOptions, Tokens},
     storage::ResultStore,
     task,
-    worker::{Worker, abandon_all, collect_orphans, reaper, retention},
+    worker::{Worker, abandon_all, reaper, retention},
 };
 
 /// What is left after the grace time is cut off after this.
@@ -126,9 +126,8 @@ impl App {
     /// This process has the queue to itself and has just started: whatever runs in it has no owner.
     async fn take_up(&self) -> anyhow::Result<()> {
         let abandoned = abandon_all(&self.runner).await?;
-        let orphans = collect_orphans(&self.runner).await?;
-        if abandoned + orphans > 0 {
-            tracing::info!(abandoned, orphans, "took up what a former process left");
+        if abandoned > 0 {
+            tracing::info!(abandoned, "took up what a former process left");
         }
         Ok(())
     }

@@ -13,7 +13,10 @@ mod sqlite;
 mod trouble;
 mod wake;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -225,6 +228,14 @@ pub enum Deleted {
     NotFound,
 }
 
+/// What decides whether an export's files may go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    pub state: State,
+    pub fence: Fence,
+    pub result_expired: bool,
+}
+
 /// Filters of a listing; newest first.
 #[derive(Clone, Debug)]
 pub struct ListFilter {
@@ -288,6 +299,9 @@ pub trait JobStore: Send + Sync + 'static {
         tenant: &TenantId,
         request_id: Uuid,
     ) -> Result<Option<(Job, SpecHash)>>;
+
+    /// How these exports stand, those that are there.
+    async fn standings(&self, ids: &[ExportId]) -> Result<HashMap<ExportId, Standing>>;
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>>;
 

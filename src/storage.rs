@@ -208,13 +208,16 @@ impl ResultStore {
     async fn list_names(&self, below: Option<&str>) -> Result<Vec<String>, Error> {
         if let Some(root) = &self.local_root {
             let folder = below.map_or_else(|| root.clone(), |name| root.join(name));
-            return match std::fs::read_dir(folder) {
-                Ok(entries) => Ok(entries
-                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                    .collect()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                Err(error) => Err(error.into()),
-            };
+            let names = tokio::task::spawn_blocking(move || -> io::Result<Vec<String>> {
+                match std::fs::read_dir(folder) {
+                    Ok(entries) => Ok(entries
+                        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                        .collect()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                    Err(error) => Err(error),
+                }
+            });
+            return Ok(names.await.map_err(io::Error::other)??);
         }
         let prefix = below.map(Path::from);
         let listing = self.store.list_with_delimiter(prefix.as_ref()).await?;

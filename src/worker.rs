@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub use reaper::{abandon_all, reaper};
-pub use retention::{collect_orphans, retention};
+pub use retention::retention;
 
 /// Pause after an error of the job store, so that a broken one is not hammered.
 const AFTER_ERROR: Duration = Duration::from_secs(1);

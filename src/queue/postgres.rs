@@ -21,7 +21,7 @@ mod session;
 mod settle;
 mod signal;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -33,7 +33,7 @@ use sqlx::{
 use super::{
     Abandoned, Audit, Cancelled, ClaimRequest, ControlStore, Deleted, Error, Guard, Inserted, Job,
     JobStore, LimitChange, ListFilter, NewJob, Ownership, Paused, PausedTenants, Reaped, Result,
-    Settled, Settlement, StoreOptions, Work, WorkerRow,
+    Settled, Settlement, Standing, StoreOptions, Work, WorkerRow,
     migrations::{self, POSTGRES},
     row::{Id, StoredJob, stored_job},
     rules::Counts,
@@ -272,6 +272,10 @@ impl JobStore for PostgresStore {
         request_id: uuid::Uuid,
     ) -> Result<Option<(Job, SpecHash)>> {
         self.submitted_once(tenant, request_id).await
+    }
+
+    async fn standings(&self, ids: &[ExportId]) -> Result<HashMap<ExportId, Standing>> {
+        self.standings_once(ids).await
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>> {

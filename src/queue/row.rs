@@ -16,7 +16,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{Error, Job, JobKind, Result};
+use super::{Error, Job, JobKind, Result, Standing};
 use crate::export::{
     ExportId, ExportSpec, Fence, ReadFrom, SpecHash, State, TenantId, WorkerId,
 };
@@ -81,8 +81,7 @@ where
         tenant: TenantId(row.try_get("tenant")?),
         spec,
         kind,
-        state: State::from_number(state)
-            .ok_or_else(|| Error::Broken(format!("a job has the unknown state {state}")))?,
+        state: state_of(state)?,
         attempt: u32::try_from(attempt)
             .map_err(|_| Error::Broken(format!("a job has the attempt {attempt}")))?,
         fence: Fence(row.try_get("fence")?),
@@ -120,6 +119,24 @@ where
     stored_job(row).map(|stored| stored.job)
 }
 
+/// Reads `id, state, fence, result_expired`.
+pub(super) fn standing<R>(row: &R) -> Result<(ExportId, Standing)>
+where
+    R: Row,
+    for<'c> &'c str: ColumnIndex<R>,
+    for<'r> bool: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> Id: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let standing = Standing {
+        state: state_of(row.try_get("state")?)?,
+        fence: Fence(row.try_get("fence")?),
+        result_expired: row.try_get("result_expired")?,
+    };
+    Ok((ExportId(row.try_get::<Id, _>("id")?.0), standing))
+}
+
 pub(super) fn spec_hash(bytes: Vec<u8>) -> Result<SpecHash> {
     let bytes = bytes
         .try_into()
@@ -149,6 +166,11 @@ pub(super) fn bigint(count: u64) -> i64 {
 /// What another version wrote and this one can't read is as good as none.
 fn known_json<T: DeserializeOwned>(text: Option<String>) -> Option<T> {
     from_json(&text?).ok()
+}
+
+fn state_of(number: i16) -> Result<State> {
+    State::from_number(number)
+        .ok_or_else(|| Error::Broken(format!("a job has the unknown state {number}")))
 }
 
 fn kind_of(number: i16) -> Option<JobKind> {

@@ -18,6 +18,7 @@ mod retention;
 mod settle;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -32,7 +33,7 @@ use sqlx::{
 use super::{
     Abandoned, Audit, Cancelled, ClaimRequest, ControlStore, Deleted, Error, Guard, Inserted, Job,
     JobStore, LimitChange, ListFilter, NewJob, Ownership, Paused, PausedTenants, Reaped, Result,
-    Settled, Settlement, StoreOptions, Work, WorkerRow,
+    Settled, Settlement, Standing, StoreOptions, Work, WorkerRow,
     migrations::{self, SQLITE},
     row::{At, Id, StoredJob, stored_job},
     rules::Counts,
@@ -234,6 +235,10 @@ impl JobStore for SqliteStore {
         request_id: uuid::Uuid,
     ) -> Result<Option<(Job, SpecHash)>> {
         self.submitted_once(tenant, request_id).await
+    }
+
+    async fn standings(&self, ids: &[ExportId]) -> Result<HashMap<ExportId, Standing>> {
+        self.standings_once(ids).await
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>> {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    export::{Fence, State},
-    queue::{Error, Job},
+    export::{ExportId, Fence, State},
+    queue::{Error, Job, Standing},
     run::Runner,
 };
 
@@ -16,6 +16,8 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Orphans are looked for every hour.
 const COLLECT_ROUNDS: u32 = 60;
 const SWEEP_JOBS_MAX: u32 = 200;
+/// Exports that the job store is asked for at once.
+const STANDINGS_MAX: usize = 500;
 
 /// Expires results and purges rows until `shutdown`.
 pub async fn retention(runner: Arc<Runner>, keep_rows: Duration, shutdown: CancellationToken) {
@@ -23,11 +25,13 @@ pub async fn retention(runner: Arc<Runner>, keep_rows: Duration, shutdown: Cance
         if let Err(error) = sweep(&runner, keep_rows).await {
             tracing::warn!(%error, "old results could not be looked for");
         }
-        // Not at once: a start has collected already.
-        if round % COLLECT_ROUNDS == COLLECT_ROUNDS - 1
-            && let Err(error) = collect_orphans(&runner).await
-        {
-            tracing::warn!(%error, "orphans could not be looked for");
+        // At once, too: a former process may have left some. Not before serving, there may be many files to look at.
+        if round % COLLECT_ROUNDS == 0 {
+            match collect_orphans(&runner).await {
+                Ok(0) => {}
+                Ok(orphans) => tracing::info!(orphans, "removed what belonged to no export"),
+                Err(error) => tracing::warn!(%error, "orphans could not be looked for"),
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -66,7 +70,7 @@ async fn remove_files(runner: &Runner, jobs: &[Job]) {
 ///
 /// # Errors
 /// The job store's; what can't be deleted is logged and left for the next time.
-pub async fn collect_orphans(runner: &Runner) -> Result<usize, Error> {
+async fn collect_orphans(runner: &Runner) -> Result<usize, Error> {
     let stored = match runner.results.stored().await {
         Ok(stored) => stored,
         Err(error) => {
@@ -75,13 +79,17 @@ pub async fn collect_orphans(runner: &Runner) -> Result<usize, Error> {
         }
     };
     let mut count = 0;
-    for (id, fences) in stored {
-        let row = runner.store.get(id).await?;
-        for fence in fences {
-            if is_orphan(row.as_ref(), fence) {
-                count += 1;
-                if let Err(error) = runner.results.discard(id, fence).await {
-                    tracing::warn!(job.id = %id, fence = %fence, %error, "an orphan stays");
+    for some in stored.chunks(STANDINGS_MAX) {
+        let ids: Vec<ExportId> = some.iter().map(|(id, _)| *id).collect();
+        // Read after the files were listed; what is an orphan then stays one.
+        let standings = runner.store.standings(&ids).await?;
+        for (id, fences) in some {
+            for fence in fences {
+                if is_orphan(standings.get(id), *fence) {
+                    count += 1;
+                    if let Err(error) = runner.results.discard(*id, *fence).await {
+                        tracing::warn!(job.id = %id, fence = %fence, %error, "an orphan stays");
+                    }
                 }
             }
         }
@@ -89,8 +97,8 @@ pub async fn collect_orphans(runner: &Runner) -> Result<usize, Error> {
     Ok(count)
 }
 
-fn is_orphan(row: Option<&Job>, fence: Fence) -> bool {
-    let Some(row) = row else {
+fn is_orphan(standing: Option<&Standing>, fence: Fence) -> bool {
+    let Some(row) = standing else {
         return true;
     };
     if fence != row.fence {

@@ -123,6 +123,7 @@ cases! {
         pages_are_complete_and_stable_under_inserts
         the_queue_position_counts_who_comes_first
         only_a_queued_job_has_a_position
+        standings_tell_of_those_that_are_there
     }
     retention {
         only_an_ended_job_can_be_deleted

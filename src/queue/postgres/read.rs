@@ -1,5 +1,7 @@
 //! What only looks: listing, position, audit.
 
+use std::collections::HashMap;
+
 use sqlx::{Postgres, QueryBuilder, Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -7,8 +9,8 @@ use super::{PostgresStore, load};
 use crate::{
     export::{ExportId, SpecHash, State, TenantId},
     queue::{
-        Audit, AuditRow, Job, ListFilter, POSITION_MAX, Result,
-        row::{At, Id, bigint, job, spec_hash, to_json},
+        Audit, AuditRow, Job, ListFilter, POSITION_MAX, Result, Standing,
+        row::{At, Id, bigint, job, spec_hash, standing, to_json},
         rules::rank,
     },
 };
@@ -30,6 +32,20 @@ impl PostgresStore {
         let id = ExportId(found.try_get::<Id, _>(0)?.0);
         let hash = spec_hash(found.try_get(1)?)?;
         Ok(load(&mut db, id).await?.map(|stored| (stored.job, hash)))
+    }
+
+    pub(super) async fn standings_once(
+        &self,
+        ids: &[ExportId],
+    ) -> Result<HashMap<ExportId, Standing>> {
+        let ids: Vec<Id> = ids.iter().map(|id| Id(id.0)).collect();
+        sqlx::query("select id, state, fence, result_expired from jobs where id = any($1)")
+            .bind(ids)
+            .fetch_all(&self.pool)
+            .await?
+            .iter()
+            .map(standing)
+            .collect()
     }
 
     pub(super) async fn list_once(&self, filter: &ListFilter) -> Result<Vec<Job>> {

@@ -1,5 +1,7 @@
 //! What only looks: listing, position, audit.
 
+use std::collections::HashMap;
+
 use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 use uuid::Uuid;
 
@@ -7,8 +9,8 @@ use super::{SqliteStore, load};
 use crate::{
     export::{ExportId, SpecHash, State, TenantId},
     queue::{
-        Audit, AuditRow, Job, ListFilter, POSITION_MAX, Result,
-        row::{At, Id, bigint, job, spec_hash},
+        Audit, AuditRow, Job, ListFilter, POSITION_MAX, Result, Standing,
+        row::{At, Id, bigint, job, spec_hash, standing},
         rules::rank,
     },
 };
@@ -30,6 +32,28 @@ impl SqliteStore {
         let id = ExportId(found.try_get::<Id, _>(0)?.0);
         let hash = spec_hash(found.try_get(1)?)?;
         Ok(load(&mut db, id).await?.map(|stored| (stored.job, hash)))
+    }
+
+    pub(super) async fn standings_once(
+        &self,
+        ids: &[ExportId],
+    ) -> Result<HashMap<ExportId, Standing>> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "select id, state, fence, result_expired from jobs where id in (",
+        );
+        let mut list = query.separated(", ");
+        for id in ids {
+            list.push_bind(Id(id.0));
+        }
+        query.push(")");
+        query
+            .build()
+            .persistent(false)
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(standing)
+            .collect()
     }
 
     pub(super) async fn list_once(&self, filter: &ListFilter) -> Result<Vec<Job>> {

@@ -2,7 +2,7 @@
 
 use rowgate::{
     export::{ExportId, ExportSpec, State},
-    queue::{Job, ListCursor, ListFilter, NewJob},
+    queue::{Job, ListCursor, ListFilter, NewJob, Standing},
 };
 
 use super::rig::*;
@@ -144,4 +144,23 @@ pub async fn only_a_queued_job_has_a_position(rig: &Rig) {
     assert_eq!(position(ExportId::generate()).await.expect("reads"), None);
     rig.settle_done(&job, succeeded()).await;
     assert_eq!(position(job.id).await.expect("reads"), None);
+}
+
+pub async fn standings_tell_of_those_that_are_there(rig: &Rig) {
+    let done = rig.running().await;
+    rig.settle_done(&done, succeeded()).await;
+    let running = rig.running().await;
+    let queued = rig.submit(new_job("t", "s")).await;
+    let unknown = ExportId::generate();
+    let ids = [done.id, unknown, running.id, queued.id];
+    let standings = rig.store.standings(&ids).await.expect("reads");
+    let of = |id| {
+        let standing: Option<&Standing> = standings.get(&id);
+        standing.map(|s| (s.state, s.fence, s.result_expired))
+    };
+    assert_eq!(of(done.id), Some((State::Succeeded, done.fence, false)));
+    assert_eq!(of(running.id), Some((State::Running, running.fence, false)));
+    assert_eq!(of(queued.id), Some((State::Queued, queued.fence, false)));
+    assert_eq!(of(unknown), None);
+    assert!(rig.store.standings(&[]).await.expect("reads").is_empty());
 }

@@ -208,6 +208,29 @@ async fn a_wall_clock_that_jumps_takes_no_job_from_this_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_no_export_is_collected_after_a_start() {
+    let (folder, source) = (temp_dir(), Source::create().await);
+    let first = Rowgate::start_in(folder.path().to_owned(), &source.toml()).await;
+    let id = queue(&first.exports, as_csv(gated(10, 11))).await;
+    until(&first.exports, &id, State::Succeeded).await;
+    first.stop().await.unwrap();
+    let results = folder.path().join("results");
+    let unknown = uuid::Uuid::now_v7().to_string();
+    for left in [format!("{id}/0"), format!("{unknown}/1")] {
+        std::fs::create_dir_all(results.join(&left)).unwrap();
+        std::fs::write(results.join(left).join("result.csv"), "x").unwrap();
+    }
+    let second = Rowgate::start_in(folder.path().to_owned(), &source.toml()).await;
+    wait_until(PATIENCE, "only what belongs to the export", || async {
+        let kept = [id.clone(), format!("{id}/1"), format!("{id}/1/result.csv")];
+        (files(&results) == kept).then_some(())
+    })
+    .await;
+    let text = String::from_utf8(download(&second.exports, &id).await.unwrap()).unwrap();
+    assert_eq!(text.lines().count(), 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_export_that_was_accepted_is_told_although_the_store_fails_while_its_caller_waits() {
     let source = Source::create().await;
     let (gate, look) = (source.close_gate().await, source.look().await);

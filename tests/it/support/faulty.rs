@@ -10,7 +10,7 @@ use rowgate::{
     queue::{
         Abandoned, Audit, Cancelled, ClaimRequest, ControlStore, Deleted, Error, Inserted, Job,
         JobStore, LimitChange, ListFilter, NewJob, Ownership, Paused, PausedTenants, Reaped,
-        Result, Settled, Settlement, Work, WorkerRow,
+        Result, Settled, Settlement, Standing, Work, WorkerRow,
     },
 };
 use tokio::sync::watch;
@@ -171,6 +171,10 @@ impl JobStore for Faulty<dyn JobStore> {
     ) -> Result<Option<(Job, SpecHash)>> {
         let answer = self.inner.submitted(tenant, request_id);
         self.through("submitted", answer).await
+    }
+
+    async fn standings(&self, ids: &[ExportId]) -> Result<HashMap<ExportId, Standing>> {
+        self.through("standings", self.inner.standings(ids)).await
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Job>> {
