@@ -7,6 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared, select_all},
+};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -135,7 +139,7 @@ impl App {
     /// Serves on `listener` until `shutdown` completes, then drains and returns.
     ///
     /// # Errors
-    /// The server can't serve, or the queue is no longer this process's own.
+    /// The server can't serve, the queue is no longer this process's own, or a part of the service ended by itself.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -144,8 +148,9 @@ impl App {
         let address = listener.local_addr()?;
         let stop_background = CancellationToken::new();
         let stop_claims = self.service.draining.clone();
-        self.spawn_background(&stop_background);
+        let mut parts = self.spawn_background(&stop_background);
         let worker = self.spawn_worker(stop_claims.clone());
+        parts.push(worker.clone());
 
         let stop_server = CancellationToken::new();
         let mut server = server::serve(self.service.clone(), listener, stop_server.clone()).await;
@@ -158,6 +163,8 @@ impl App {
                 self.runner.owned.stop_all(StopReason::Lost);
                 Err(anyhow::anyhow!("the lock on the queue was lost: another process may use it now"))
             }
+            // Only a defect ends one: nobody would claim, renew or reap any more.
+            (how, ..) = select_all(parts) => Err(anyhow::anyhow!("{how}; the service can't go on without it")),
             ended = server.ended() => return ended.map_err(anyhow::Error::from),
         };
 
@@ -177,34 +184,36 @@ impl App {
         outcome
     }
 
-    fn spawn_background(&self, stop: &CancellationToken) {
+    fn spawn_background(&self, stop: &CancellationToken) -> Vec<Part> {
         let runner = &self.runner;
-        task::spawn(
-            "watchdog",
-            watchdog(
-                runner.owned.clone(),
-                runner.store.clone(),
-                runner.lease,
-                self.config.queue.poll_interval,
-                stop.clone(),
+        vec![
+            part(
+                "watchdog",
+                watchdog(
+                    runner.owned.clone(),
+                    runner.store.clone(),
+                    runner.lease,
+                    self.config.queue.poll_interval,
+                    stop.clone(),
+                ),
             ),
-        );
-        task::spawn(
-            "trust",
-            trust_keeper(runner.owned.clone(), runner.lease, stop.clone()),
-        );
-        task::spawn(
-            "reaper",
-            reaper(runner.clone(), self.control.clone(), stop.clone()),
-        );
-        task::spawn(
-            "retention",
-            retention(runner.clone(), self.config.queue.retention, stop.clone()),
-        );
-        task::spawn("heartbeat", heartbeat(self.service.clone(), stop.clone()));
+            part(
+                "trust keeper",
+                trust_keeper(runner.owned.clone(), runner.lease, stop.clone()),
+            ),
+            part(
+                "reaper",
+                reaper(runner.clone(), self.control.clone(), stop.clone()),
+            ),
+            part(
+                "retention",
+                retention(runner.clone(), self.config.queue.retention, stop.clone()),
+            ),
+            part("heartbeat", heartbeat(self.service.clone(), stop.clone())),
+        ]
     }
 
-    fn spawn_worker(&self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    fn spawn_worker(&self, stop: CancellationToken) -> Part {
         let limits = self.service.limits.clone();
         let worker = Worker {
             id: self.service.worker.clone(),
@@ -213,14 +222,14 @@ impl App {
             caps: Arc::new(move || limits.caps()),
             poll_interval: self.config.queue.poll_interval,
         };
-        task::spawn(
+        part(
             "worker",
             worker.run(stop, self.config.server.shutdown_grace),
         )
     }
 
     /// Lets what runs finish within the grace time, hands the rest back, and waits until that is written.
-    async fn drain(&self, worker: tokio::task::JoinHandle<()>) {
+    async fn drain(&self, worker: Part) {
         let grace = self.config.server.shutdown_grace;
         let running = &self.service.running;
         running.close();
@@ -236,6 +245,20 @@ impl App {
             tracing::warn!("some exports did not stop in time; the next process takes them up");
         }
     }
+}
+
+/// What runs as long as the service does; tells how it ended.
+type Part = Shared<BoxFuture<'static, String>>;
+
+fn part(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Part {
+    let running = task::spawn(name, work);
+    let ended = async move {
+        match running.await {
+            Ok(()) => format!("the {name} ended by itself"),
+            Err(error) => format!("the {name} ended by itself: {error}"),
+        }
+    };
+    ended.boxed().shared()
 }
 
 /// Opens the job store and takes it for this process alone.

@@ -208,6 +208,33 @@ async fn a_wall_clock_that_jumps_takes_no_job_from_this_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_panics_ends_the_service_with_an_error_after_a_drain() {
+    let source = Source::create().await;
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    let toml = source.toml() + LEASE;
+    for (call, part) in [("claim", "worker"), ("reap", "reaper"), ("renew", "watchdog")] {
+        let folder = temp_dir();
+        let (mut rowgate, faults) =
+            Rowgate::start_faulty(folder.path().to_owned(), &toml).await;
+        let id = queue(&rowgate.exports, as_csv(gated(100, 50))).await;
+        look.until_queries(1).await;
+        faults.set(call, Fault::Panic);
+        let ended = tokio::time::timeout(PATIENCE, rowgate.ended())
+            .await
+            .expect("it ends");
+        let error = ended.expect_err("nobody would do it any more").to_string();
+        assert!(error.contains(&format!("the {part} ended")), "{error}");
+        until_no_query(&look).await;
+        if part != "worker" {
+            // Handed back, as at every end.
+            let next = Rowgate::start_in(folder.path().to_owned(), &toml).await;
+            let export = until(&next.exports, &id, State::Running).await;
+            assert_eq!((export.attempt, export.fence), (1, 2), "{export:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_no_export_is_collected_after_a_start() {
     let (folder, source) = (temp_dir(), Source::create().await);
     let first = Rowgate::start_in(folder.path().to_owned(), &source.toml()).await;

@@ -1,4 +1,4 @@
-//! A job store that fails on command: calls that are refused, that hang, or whose reply is lost after the commit.
+//! A job store that fails on command: calls that are refused, that hang or panic, or whose reply is lost after the commit.
 //! Calls are named as the methods of `JobStore` and `ControlStore`.
 
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
@@ -26,6 +26,8 @@ pub enum Fault {
     Hang,
     /// Carried out, and answered when the faults are cleared.
     HangReply,
+    /// A defect of whoever calls.
+    Panic,
 }
 
 /// What fails from now on; shared with the stores that [`Faults::over`] made.
@@ -118,6 +120,7 @@ impl Faults {
         });
         match fault {
             None => answer.await,
+            Some(Fault::Panic) => panic!("told to by the test"),
             Some(Fault::Refuse) => Err(Error::Unavailable("refused by the test".to_owned())),
             Some(Fault::LoseReply) => {
                 answer.await?;
