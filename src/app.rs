@@ -109,6 +109,7 @@ impl App {
             options: ServiceOptions {
                 gateway_timeout: config.server.gateway_timeout,
                 inline_safety: config.inline_safety,
+                tenant_queued: config.tenant_queued,
                 stream_idle_timeout: config.server.stream_idle_timeout,
                 poll_interval: config.queue.poll_interval,
             },

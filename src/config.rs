@@ -32,6 +32,8 @@ pub struct Config {
     pub limits: Limits,
     /// The share of the budget that an inline run may be expected to take; above 0, up to 1.
     pub inline_safety: f64,
+    /// Exports of one tenant that may wait in the queue.
+    pub tenant_queued: u32,
     /// By name.
     pub sources: BTreeMap<String, SourceOptions>,
     shown: Vec<show::Line>,

@@ -130,8 +130,9 @@ pub struct NewJob {
 
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// QUEUED, fence 0, attempt 0.
-    Queued,
+    /// QUEUED, fence 0, attempt 0; refused when so many jobs of the tenant are ready already (those in a backoff, which
+    /// have run before, don't count).
+    Queued { ready_max: u32 },
     /// RUNNING at once (inline, live): fence 1, attempt 1, counted in the caps, owned by `worker`.
     Running {
         worker: WorkerId,
@@ -149,6 +150,8 @@ pub enum Inserted {
     RequestIdReused(ExportId),
     /// `Start::Running` had no room; nothing was inserted. Says which cap was full.
     Full(FullCap),
+    /// `Start::Queued` while as many jobs of the tenant wait as may; nothing was inserted.
+    QueueFull,
     /// `Start::Running` while the queue of the tenant, or of all, is paused; nothing was inserted.
     Paused,
 }

@@ -57,6 +57,8 @@ pub struct ServiceOptions {
     pub gateway_timeout: Duration,
     /// Of the budget: what an inline export may be expected to take.
     pub inline_safety: f64,
+    /// Exports of one tenant that may wait in the queue.
+    pub tenant_queued: u32,
     pub stream_idle_timeout: Duration,
     pub poll_interval: Duration,
 }

@@ -121,6 +121,7 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.inline_slots", count(0, 10_000), "4"),
     key("limits.stream_slots", count(1, 100_000), "64"),
     key("limits.tenant_slots", count(1, 100_000), "8"),
+    key("limits.tenant_queued", count(1, 1_000_000_000), "10000"),
     key("limits.inline_safety", Kind::Fraction, "0.5"),
     key("limits.automatic", Kind::Switch, "false"),
     required("sources.*.url", Kind::Secret),

@@ -32,7 +32,7 @@ pub(super) fn build(found: FoundByPath, problems: Vec<Problem>) -> Result<Config
         Some(queue),
         Some(lease),
         Some(storage),
-        Some((limits, inline_safety)),
+        Some((limits, inline_safety, tenant_queued)),
         Some(sources),
         [],
     ) = (
@@ -54,6 +54,7 @@ pub(super) fn build(found: FoundByPath, problems: Vec<Problem>) -> Result<Config
         storage,
         limits,
         inline_safety,
+        tenant_queued,
         sources,
         shown: Vec::new(),
     };
@@ -176,8 +177,8 @@ fn storage(read: &mut Reader) -> Option<Storage> {
     })
 }
 
-/// With `inline_safety`.
-fn limits(read: &mut Reader) -> Option<(Limits, f64)> {
+/// With `inline_safety` and `tenant_queued`, which can't be changed at run time.
+fn limits(read: &mut Reader) -> Option<(Limits, f64, u32)> {
     let memory_budget_bytes = read.size(&["limits", "memory_budget"]);
     let queue_bytes = read.size(&["limits", "queue_bytes"]);
     let queue_batches = read.count(&["limits", "queue_batches"]);
@@ -187,6 +188,7 @@ fn limits(read: &mut Reader) -> Option<(Limits, f64)> {
     let inline_slots = read.count(&["limits", "inline_slots"]);
     let stream_slots = read.count(&["limits", "stream_slots"]);
     let tenant_slots = read.count(&["limits", "tenant_slots"]);
+    let tenant_queued = read.count(&["limits", "tenant_queued"]);
     let inline_safety = read.fraction(&["limits", "inline_safety"]);
     if read.switch(&["limits", "automatic"]) == Some(true) {
         read.reject(
@@ -209,7 +211,7 @@ fn limits(read: &mut Reader) -> Option<(Limits, f64)> {
         source_slots: BTreeMap::from([(DEFAULT_KEY.to_owned(), SOURCE_SLOTS)]),
         tenant_slots: BTreeMap::from([(DEFAULT_KEY.to_owned(), tenant_slots?)]),
     };
-    Some((limits, inline_safety?))
+    Some((limits, inline_safety?, tenant_queued?))
 }
 
 /// For sources that state none; keys.rs says the same of `sources.*.slots`.

@@ -82,6 +82,7 @@ fn without_a_file_the_defaults_of_one_machine_hold() {
     assert!(config.limits.transform_workers >= 1, "0 becomes the cores");
     assert_eq!(config.limits.source_slots[DEFAULT_KEY], 4);
     assert_eq!(config.limits.tenant_slots[DEFAULT_KEY], 8);
+    assert_eq!(config.tenant_queued, 10_000);
     assert_eq!(config.inline_safety, 0.5);
     assert!(config.sources.is_empty());
 }

@@ -17,9 +17,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{Error, Job, JobKind, Result, Standing};
-use crate::export::{
-    ExportId, ExportSpec, Fence, ReadFrom, SpecHash, State, TenantId, WorkerId,
-};
+use crate::export::{ExportId, ExportSpec, Fence, ReadFrom, SpecHash, State, TenantId, WorkerId};
 
 /// A job and the columns that only the store itself reads.
 #[derive(Debug)]

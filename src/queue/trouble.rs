@@ -106,7 +106,9 @@ mod tests {
         for code in ["40001", "40P01", "55P03"] {
             assert_eq!(of_sqlstate(code), Kind::Contended, "{code}");
         }
-        for code in ["08006", "53300", "57P01", "57P03", "25006", "25P03", "40003"] {
+        for code in [
+            "08006", "53300", "57P01", "57P03", "25006", "25P03", "40003",
+        ] {
             assert_eq!(of_sqlstate(code), Kind::Unavailable, "{code}");
         }
         for code in ["23505", "42P01", "42601"] {

@@ -153,9 +153,9 @@ impl Service {
             Inserted::Created(job) => Ok(job),
             Inserted::Full(cap) => Err(cap_full(&cap)),
             Inserted::Paused => Err(queue_paused()),
-            Inserted::Existing(_) | Inserted::RequestIdReused(_) => Err(Failure::internal(
-                "a request id was found where none was given",
-            )),
+            Inserted::Existing(_) | Inserted::RequestIdReused(_) | Inserted::QueueFull => Err(
+                Failure::internal("a live stream has no request id and is not queued"),
+            ),
         }
     }
 

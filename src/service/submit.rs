@@ -181,7 +181,7 @@ impl Service {
             }
             Inserted::Existing(job) => Ok((job, admission)),
             Inserted::RequestIdReused(id) => Err(request_id_reused(id)),
-            Inserted::Full(_) => {
+            Inserted::Full(_) | Inserted::QueueFull => {
                 drop(slot);
                 self.queue_instead(tenant, request, admission, "CAP").await
             }
@@ -213,8 +213,11 @@ impl Service {
         request: &SubmitRequest,
         admission: Admission,
     ) -> Result<(Job, Admission), Failure> {
+        let start = Start::Queued {
+            ready_max: self.options.tenant_queued,
+        };
         match self
-            .insert(tenant, request, JobKind::Export, &admission, Start::Queued)
+            .insert(tenant, request, JobKind::Export, &admission, start)
             .await?
         {
             Inserted::Created(job) => {
@@ -223,6 +226,7 @@ impl Service {
             }
             Inserted::Existing(job) => Ok((job, admission)),
             Inserted::RequestIdReused(id) => Err(request_id_reused(id)),
+            Inserted::QueueFull => Err(queue_full()),
             Inserted::Full(cap) => Err(cap_full(&cap)),
             Inserted::Paused => Err(queue_paused()),
         }
@@ -259,6 +263,14 @@ fn request_id_reused(id: ExportId) -> Failure {
         ),
     )
     .metadata("export_id", id.to_string())
+}
+
+fn queue_full() -> Failure {
+    no_room(
+        "TENANT_QUEUE_FULL",
+        "as many exports of this tenant wait as may; send the call again later",
+    )
+    .metadata("limit", "tenant_queued")
 }
 
 pub(super) fn cap_full(cap: &FullCap) -> Failure {

@@ -81,6 +81,7 @@ cases! {
         a_cap_of_zero_lets_none_run
         an_end_frees_the_slots
         a_job_that_is_cancelling_still_holds_its_slots
+        a_full_queue_takes_no_more_of_that_tenant
     }
     settle {
         success_stores_the_result

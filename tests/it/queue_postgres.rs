@@ -55,7 +55,9 @@ fn new_job() -> NewJob {
         request_id: None,
         kind: JobKind::Export,
         estimated_rows: None,
-        start: Start::Queued,
+        start: Start::Queued {
+            ready_max: u32::MAX,
+        },
     }
 }
 

@@ -48,7 +48,9 @@ fn new_job(tenant: &str, source: &str) -> NewJob {
         request_id: None,
         kind: JobKind::Export,
         estimated_rows: None,
-        start: Start::Queued,
+        start: Start::Queued {
+            ready_max: u32::MAX,
+        },
     }
 }
 

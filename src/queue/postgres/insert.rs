@@ -26,10 +26,15 @@ impl PostgresStore {
             .execute(&mut *tx)
             .await?;
         let counts = match &job.start {
-            Start::Queued => Counts {
-                ready: 1,
-                ..Counts::default()
-            },
+            Start::Queued { ready_max } => {
+                if ready(&mut tx, tenant).await? >= i64::from(*ready_max) {
+                    return Ok(Inserted::QueueFull);
+                }
+                Counts {
+                    ready: 1,
+                    ..Counts::default()
+                }
+            }
             Start::Running { caps, .. } => {
                 if let Some(refused) = no_room(&mut tx, tenant, source, caps).await? {
                     return Ok(refused);
@@ -87,6 +92,15 @@ async fn submitted_before(db: &mut PgConnection, job: &NewJob) -> Result<Option<
         .map(|stored| Inserted::Existing(stored.job)))
 }
 
+async fn ready(db: &mut PgConnection, tenant: &str) -> Result<i64> {
+    Ok(
+        sqlx::query_scalar("select ready from tenants where name = $1")
+            .bind(tenant)
+            .fetch_one(db)
+            .await?,
+    )
+}
+
 async fn no_room(
     db: &mut PgConnection,
     tenant: &str,
@@ -115,7 +129,7 @@ async fn no_room(
 
 async fn insert_row(db: &mut PgConnection, job: &NewJob, charged: i64) -> Result<Job> {
     let (state, attempt, worker, lease_us) = match &job.start {
-        Start::Queued => (State::Queued, 0, None, None),
+        Start::Queued { .. } => (State::Queued, 0, None, None),
         Start::Running {
             worker, lease_ttl, ..
         } => (

@@ -112,7 +112,11 @@ async fn lock_sources(db: &mut PgConnection, names: &[String]) -> Result<()> {
 }
 
 /// Under the tenant's lock; takes the source's and the job's.
-pub(super) async fn apply(db: &mut PgConnection, stored: &StoredJob, change: &Change) -> Result<Job> {
+pub(super) async fn apply(
+    db: &mut PgConnection,
+    stored: &StoredJob,
+    change: &Change,
+) -> Result<Job> {
     let before = &stored.job;
     count_tenant(db, &before.tenant.0, change.counts).await?;
     count_source(db, &before.spec.source, change.counts.running).await?;

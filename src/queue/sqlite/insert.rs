@@ -28,10 +28,15 @@ impl SqliteStore {
             .execute(&mut *tx)
             .await?;
         let counts = match &job.start {
-            Start::Queued => Counts {
-                ready: 1,
-                ..Counts::default()
-            },
+            Start::Queued { ready_max } => {
+                if ready(&mut tx, tenant).await? >= i64::from(*ready_max) {
+                    return Ok(Inserted::QueueFull);
+                }
+                Counts {
+                    ready: 1,
+                    ..Counts::default()
+                }
+            }
             Start::Running { caps, .. } => {
                 if let Some(refused) = no_room(&mut tx, tenant, source, caps).await? {
                     return Ok(refused);
@@ -75,6 +80,15 @@ async fn submitted_before(db: &mut SqliteConnection, job: &NewJob) -> Result<Opt
         .map(|stored| Inserted::Existing(stored.job)))
 }
 
+async fn ready(db: &mut SqliteConnection, tenant: &str) -> Result<i64> {
+    Ok(
+        sqlx::query_scalar("select ready from tenants where name = $1")
+            .bind(tenant)
+            .fetch_one(db)
+            .await?,
+    )
+}
+
 async fn no_room(
     db: &mut SqliteConnection,
     tenant: &str,
@@ -102,7 +116,7 @@ async fn no_room(
 
 async fn insert_row(db: &mut SqliteConnection, job: &NewJob, charged: i64, at: At) -> Result<()> {
     let (state, attempt, worker, started_at, lease_until) = match &job.start {
-        Start::Queued => (State::Queued, 0, None, None, None),
+        Start::Queued { .. } => (State::Queued, 0, None, None, None),
         Start::Running {
             worker, lease_ttl, ..
         } => (

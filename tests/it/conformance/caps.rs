@@ -8,7 +8,7 @@ use std::sync::{
 use futures::future::join_all;
 use rowgate::{
     export::{Caps, State},
-    queue::{Cancelled, ClaimRequest, Error, Settled, Work},
+    queue::{Cancelled, ClaimRequest, Error, Inserted, NewJob, Settled, Start, Work},
 };
 
 use super::rig::*;
@@ -153,4 +153,30 @@ pub async fn a_job_that_is_cancelling_still_holds_its_slots(rig: &Rig) {
     rig.settle_done(&job, rowgate::queue::Settlement::Cancelled)
         .await;
     assert_eq!(rig.claim_with(5, caps).await.len(), 1);
+}
+
+pub async fn a_full_queue_takes_no_more_of_that_tenant(rig: &Rig) {
+    let bounded = |tenant: &str| NewJob {
+        start: Start::Queued { ready_max: 2 },
+        ..new_job(tenant, "s")
+    };
+    rig.submit(bounded("t")).await;
+    let repeated = bounded("t");
+    rig.submit(repeated.clone()).await;
+    let full = async |job| {
+        let inserted = rig.store.insert(job).await.expect("inserts");
+        assert!(matches!(inserted, Inserted::QueueFull), "{inserted:?}");
+    };
+    full(bounded("t")).await;
+    // Not the others, not what starts at once, and not what was accepted before.
+    rig.submit(bounded("u")).await;
+    let inline = rig.submit(inline("t", "s", Caps::default())).await;
+    let again = rig.store.insert(repeated).await.expect("inserts");
+    assert!(matches!(again, Inserted::Existing(_)), "{again:?}");
+    // A retry always finds its place.
+    rig.settle_done(&inline, retry(NO_TIME)).await;
+    full(bounded("t")).await;
+    assert_eq!(rig.claim_with(2, tenant_cap("u", 0)).await.len(), 2);
+    rig.submit(bounded("t")).await;
+    full(bounded("t")).await;
 }

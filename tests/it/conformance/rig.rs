@@ -311,7 +311,9 @@ pub fn of_spec(tenant: &str, spec: ExportSpec) -> NewJob {
         request_id: None,
         kind: JobKind::Export,
         estimated_rows: None,
-        start: Start::Queued,
+        start: Start::Queued {
+            ready_max: u32::MAX,
+        },
     }
 }
 

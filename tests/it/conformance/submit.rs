@@ -88,7 +88,10 @@ pub async fn a_request_is_found_with_the_hash_that_it_was_stored_with(rig: &Rig)
     };
     let first = rig.submit(job).await;
     let found = rig.store.submitted(&tenant, request).await.expect("reads");
-    assert_eq!(found.map(|(job, hash)| (job.id, hash)), Some((first.id, hash)));
+    assert_eq!(
+        found.map(|(job, hash)| (job.id, hash)),
+        Some((first.id, hash))
+    );
     let other = TenantId("u".to_owned());
     let none = rig.store.submitted(&other, request).await.expect("reads");
     assert!(none.is_none());

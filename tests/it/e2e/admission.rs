@@ -6,8 +6,8 @@ use rowgate::rpc::pb::{self, Execution, State};
 use tonic::Code;
 
 use super::rig::{
-    self, PATIENCE, Source, as_csv, gated, is_retryable, list, live, queue, refused, stream,
-    submit, submit_as, until, within,
+    self, PATIENCE, Source, as_csv, cancel, gated, is_retryable, list, live, queue, refused,
+    stream, submit, submit_as, until, within,
 };
 use crate::support::{rowgate::Rowgate, wait_until};
 
@@ -122,6 +122,42 @@ async fn without_a_permit_auto_queues_and_inline_is_refused() {
     )));
     gate.open().await;
     until(&rowgate.exports, &next.export.unwrap().id, State::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_full_queue_refuses_until_something_left_it() {
+    let source = Source::create().await;
+    let rowgate = Rowgate::start(&small(&source, "tenant_queued = 2")).await;
+    let pause = pb::PauseQueueRequest::default();
+    rowgate.admin.clone().pause_queue(pause).await.unwrap();
+    let submit_one = async |execution| {
+        let request = at_once(as_csv(gated(9, 10)), execution);
+        submit(&rowgate.exports, request).await
+    };
+    let repeated = pb::SubmitExportRequest {
+        request_id: uuid::Uuid::new_v4().to_string(),
+        ..at_once(as_csv(gated(9, 10)), Execution::Queued)
+    };
+    let first = submit(&rowgate.exports, repeated.clone()).await.unwrap();
+    let first = first.export.unwrap().id;
+    submit_one(Execution::Queued).await.unwrap();
+    for execution in [Execution::Queued, Execution::Auto] {
+        let refusal = refused(
+            submit_one(execution).await,
+            Code::ResourceExhausted,
+            "TENANT_QUEUE_FULL",
+        );
+        assert!(is_retryable(&refusal));
+    }
+    let again = submit(&rowgate.exports, repeated).await.unwrap();
+    assert_eq!(again.export.unwrap().id, first);
+    cancel(&rowgate.exports, &first).await.unwrap();
+    submit_one(Execution::Auto).await.unwrap();
+    refused(
+        submit_one(Execution::Queued).await,
+        Code::ResourceExhausted,
+        "TENANT_QUEUE_FULL",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

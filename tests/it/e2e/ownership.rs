@@ -8,8 +8,8 @@ use sqlx::{ConnectOptions, Connection, Row};
 use tonic::Code;
 
 use super::rig::{
-    self, Look, PATIENCE, Source, as_csv, cancel, download, files, gated, queue, refused,
-    status, submit_as, until,
+    self, Look, PATIENCE, Source, as_csv, cancel, download, files, gated, queue, refused, status,
+    submit_as, until,
 };
 use crate::support::{faulty::Fault, postgres, rowgate::Rowgate, temp_dir, wait_until};
 
@@ -56,8 +56,7 @@ async fn execute(folder: &Path, sql: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_success_whose_reply_was_lost_keeps_its_file() {
     let (folder, source) = (temp_dir(), Source::create().await);
-    let (first, faults) =
-        Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
+    let (first, faults) = Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
     faults.set("settle", Fault::LoseReply);
     let id = queue(&first.exports, as_csv(gated(10, 11))).await;
     until(&first.exports, &id, State::Succeeded).await;
@@ -212,10 +211,9 @@ async fn a_part_that_panics_ends_the_service_with_an_error_after_a_drain() {
     let source = Source::create().await;
     let (_gate, look) = (source.close_gate().await, source.look().await);
     let toml = source.toml() + LEASE;
-    for (call, part) in [("claim", "worker"), ("reap", "reaper"), ("renew", "watchdog")] {
+    let broken = async |call: &'static str, says: &str| {
         let folder = temp_dir();
-        let (mut rowgate, faults) =
-            Rowgate::start_faulty(folder.path().to_owned(), &toml).await;
+        let (mut rowgate, faults) = Rowgate::start_faulty(folder.path().to_owned(), &toml).await;
         let id = queue(&rowgate.exports, as_csv(gated(100, 50))).await;
         look.until_queries(1).await;
         faults.set(call, Fault::Panic);
@@ -223,15 +221,21 @@ async fn a_part_that_panics_ends_the_service_with_an_error_after_a_drain() {
             .await
             .expect("it ends");
         let error = ended.expect_err("nobody would do it any more").to_string();
-        assert!(error.contains(&format!("the {part} ended")), "{error}");
+        assert!(error.contains(says), "{error}");
+        (folder, id)
+    };
+    // Both the watchdog and the reaper renew.
+    for (call, says) in [("reap", "the reaper ended"), ("renew", "ended by itself")] {
+        let (folder, id) = broken(call, says).await;
         until_no_query(&look).await;
-        if part != "worker" {
-            // Handed back, as at every end.
-            let next = Rowgate::start_in(folder.path().to_owned(), &toml).await;
-            let export = until(&next.exports, &id, State::Running).await;
-            assert_eq!((export.attempt, export.fence), (1, 2), "{export:?}");
-        }
+        // Handed back, as at every end.
+        let next = Rowgate::start_in(folder.path().to_owned(), &toml).await;
+        let export = until(&next.exports, &id, State::Running).await;
+        assert_eq!((export.attempt, export.fence), (1, 2), "{export:?}");
+        next.stop().await.unwrap();
+        until_no_query(&look).await;
     }
+    broken("claim", "the worker ended").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,8 +266,7 @@ async fn an_export_that_was_accepted_is_told_although_the_store_fails_while_its_
     let source = Source::create().await;
     let (gate, look) = (source.close_gate().await, source.look().await);
     let folder = temp_dir();
-    let (rowgate, faults) =
-        Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
+    let (rowgate, faults) = Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
     let submitting = tokio::spawn({
         let exports = rowgate.exports.clone();
         let request = pb::SubmitExportRequest {
@@ -303,8 +306,7 @@ async fn a_cancel_is_carried_out_although_its_caller_goes_away() {
     let source = Source::create().await;
     let (_gate, look) = (source.close_gate().await, source.look().await);
     let folder = temp_dir();
-    let (rowgate, faults) =
-        Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
+    let (rowgate, faults) = Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
     let id = queue(&rowgate.exports, as_csv(gated(100, 50))).await;
     look.until_queries(1).await;
     faults.set("cancel", Fault::Hang);
@@ -320,8 +322,7 @@ async fn a_cancel_is_carried_out_although_its_caller_goes_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_are_stored_are_in_force_although_their_caller_goes_away() {
     let (folder, source) = (temp_dir(), Source::create().await);
-    let (rowgate, faults) =
-        Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
+    let (rowgate, faults) = Rowgate::start_faulty(folder.path().to_owned(), &source.toml()).await;
     faults.set("update_limits", Fault::HangReply);
     let call = {
         let mut admin = rowgate.admin.clone();

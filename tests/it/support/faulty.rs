@@ -124,7 +124,9 @@ impl Faults {
             Some(Fault::Refuse) => Err(Error::Unavailable("refused by the test".to_owned())),
             Some(Fault::LoseReply) => {
                 answer.await?;
-                Err(Error::Unavailable("its reply was lost by the test".to_owned()))
+                Err(Error::Unavailable(
+                    "its reply was lost by the test".to_owned(),
+                ))
             }
             Some(Fault::Hang) => {
                 self.hang(call).await;
