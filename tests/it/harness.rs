@@ -78,7 +78,7 @@ async fn the_readers_that_are_not_ours_are_there() {
 #[tokio::test]
 async fn waiting_returns_what_was_found() {
     let mut asked = 0;
-    let found = wait_until(Duration::from_secs(5), "three questions", || {
+    let found = wait_until(Duration::from_secs(30), "three questions", || {
         asked += 1;
         std::future::ready((asked == 3).then_some("found"))
     })

@@ -1,6 +1,6 @@
 //! What only the PostgreSQL job store has: sessions that break, listeners that die, locks that others hold.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rowgate::{
     export::{Caps, ExportId, ExportSpec, ReadFrom, TableRead, TenantId, WorkerId},
@@ -84,47 +84,43 @@ async fn the_guard_notices_that_its_session_broke() {
     timeout(SOON, guard.lost().cancelled())
         .await
         .expect("it is noticed");
-    // Another process may have the queue now, while the first one still holds its broken guard.
-    let _next = store.guard().await.expect("the lock is free");
+    // Another process may have the queue now, while the first one still holds its broken guard; the server may need a
+    // moment longer than we do to see that the session is over.
+    wait_until(SOON, "the lock is free", async || store.guard().await.ok()).await;
 }
 
 #[tokio::test]
 async fn a_listener_that_died_comes_back() {
     let database = Database::create().await;
     let (store, other) = (open(&database).await, open(&database).await);
-    let listeners = "select count(*) from pg_stat_activity where datname = current_database() \
-                     and query ilike 'listen%'";
     let db = database.pool(1).await;
-    wait_until(SOON, "both stores listen", async || {
-        let count: i64 = sqlx::query_scalar(listeners)
-            .fetch_one(&db)
-            .await
-            .expect("counts");
-        (count == 2).then_some(())
-    })
-    .await;
-    database
-        .execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() \
-             and query ilike 'listen%'",
-        )
-        .await;
+    let listeners = async || {
+        let sql = "select pid from pg_stat_activity where datname = current_database() and query ilike 'listen%'";
+        let pids: Vec<i32> = sqlx::query_scalar(sql).fetch_all(&db).await.expect("looks");
+        (pids.len() == 2).then_some(pids)
+    };
+    let first = wait_until(SOON, "both stores listen", &listeners).await;
+    sqlx::query("select pg_terminate_backend(pid) from unnest($1) pid")
+        .bind(&first)
+        .execute(&db)
+        .await
+        .expect("terminates");
     wait_until(SOON, "both stores listen again", async || {
-        let count: i64 = sqlx::query_scalar(listeners)
-            .fetch_one(&db)
-            .await
-            .expect("counts");
-        (count == 2).then_some(())
+        // What was terminated may still be listed for a moment.
+        let again = listeners().await?;
+        (!again.iter().any(|pid| first.contains(pid))).then_some(())
     })
     .await;
-    // Whatever the reconnect announced has been looked at; only the insert can wake it now.
-    assert!(
-        store
-            .claim(&claim_request(1))
-            .await
-            .expect("claims")
-            .is_empty()
-    );
+    // Whatever the reconnect announced is over once a wait has ended by its time; only the insert can wake it now.
+    const BRIEF: Duration = Duration::from_millis(200);
+    wait_until(SOON, "a wait without a word", async || {
+        let jobs = store.claim(&claim_request(1)).await.expect("claims");
+        assert!(jobs.is_empty());
+        let began = Instant::now();
+        store.wait_for_work(BRIEF).await;
+        (began.elapsed() >= BRIEF).then_some(())
+    })
+    .await;
     other.insert(new_job()).await.expect("inserts");
     timeout(SOON, store.wait_for_work(HOUR))
         .await
@@ -229,7 +225,7 @@ async fn a_lost_connection_is_unavailable_and_the_next_call_works() {
         wait_until(SOON, "the insert waits for the lock", async || {
             let cut = sqlx::query(
                 "select pg_terminate_backend(pid) from pg_stat_activity \
-                 where datname = current_database() and wait_event_type = 'Lock'",
+                 where datname = current_database() and wait_event_type = 'Lock' and query ilike '%tenants%'",
             )
             .fetch_optional(&watcher)
             .await
@@ -272,42 +268,46 @@ async fn nobody_there_is_unavailable_and_no_password_is_told() {
 
 #[tokio::test]
 async fn renewals_stay_within_their_page() {
-    const RENEWALS: i64 = 40;
     let database = Database::create().await;
     let store = open(&database).await;
-    for _ in 0..8 {
-        store.insert(new_job()).await.expect("inserts");
-    }
-    let jobs = store.claim(&claim_request(8)).await.expect("claims");
-    let owned: Vec<_> = jobs.iter().map(|job| (job.id, job.fence)).collect();
-    drop(store);
-    let updates = async || {
-        let mut db = database.connect().await;
-        let row = sqlx::query(
-            "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'jobs'",
-        )
-        .fetch_one(&mut db)
-        .await
-        .expect("counts");
-        (row.get::<i64, _>(0), row.get::<i64, _>(1))
-    };
-    // An index on lease_until would move every row, every time. A transaction of another test, open at the same server,
-    // keeps old versions on their page, and a page that is full moves some: so one round that is not disturbed will do.
-    wait_until(SOON, "a round of renewals within their page", async || {
-        let before = updates().await;
+    // An index on lease_until would move every row, every time; a page that is full would, too.
+    let mut db = database.connect().await;
+    let indexes: Vec<String> = sqlx::query_scalar(
+        "select pg_get_indexdef(indexrelid) from pg_index where indrelid = 'jobs'::regclass",
+    )
+    .fetch_all(&mut db)
+    .await
+    .expect("looks");
+    assert!(indexes.len() > 1, "{indexes:?}");
+    let covers = |index: &&String| index.contains("lease_until");
+    assert_eq!(indexes.iter().find(covers), None);
+    let room: bool = sqlx::query_scalar(
+        "select 'fillfactor=80' = any(reloptions) from pg_class where oid = 'jobs'::regclass",
+    )
+    .fetch_one(&mut db)
+    .await
+    .expect("looks");
+    assert!(room, "pages of jobs keep room for their updates");
+
+    store.insert(new_job()).await.expect("inserts");
+    let job = store.claim(&claim_request(1)).await.expect("claims");
+    let owned = [(job[0].id, job[0].fence)];
+    // How many stay within their page depends on what else the server does: a transaction that is open anywhere keeps
+    // old versions. One shows that they can; a claim never does, since indexes ask for the state.
+    wait_until(SOON, "a renewal within its page", async || {
         let store = open(&database).await;
-        for _ in 0..RENEWALS {
+        for _ in 0..10 {
             store.renew(&owned, HOUR).await.expect("renews");
         }
         // A connection tells the server's statistics what it did when it ends, at the latest.
         drop(store);
-        let after = wait_until(SOON, "the renewals are counted", async || {
-            let counts = updates().await;
-            (counts.0 >= before.0 + RENEWALS * 8).then_some(counts)
-        })
-        .await;
-        let (all, within) = (after.0 - before.0, after.1 - before.1);
-        (within * 10 >= all * 8).then_some(())
+        let within: i64 = sqlx::query_scalar(
+            "select n_tup_hot_upd from pg_stat_user_tables where relname = 'jobs'",
+        )
+        .fetch_one(&mut database.connect().await)
+        .await
+        .expect("counts");
+        (within > 0).then_some(())
     })
     .await;
 }

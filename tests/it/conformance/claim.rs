@@ -6,12 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
 use rowgate::{
-    export::{ExportId, Fence, State, TenantId, WorkerId},
+    export::{Caps, ExportId, Fence, State, TenantId, WorkerId},
     queue::{Abandoned, ClaimRequest, Error, Job, NewJob, Paused, Settled, Work},
 };
 
@@ -273,22 +273,30 @@ pub async fn a_backoff_hides_a_job_until_it_is_over(rig: &Rig) {
 
 pub async fn the_claim_stays_flat_at_a_long_backlog(rig: &Rig) {
     // Before the jobs of c: a backlog at a full source, and another one in backoff.
-    const BACKLOG: u32 = 20_000;
-    const CLAIMS: u32 = 20;
+    const BACKLOG: u32 = 100_000;
+    let caps = source_cap("full", 0);
+    let before = fastest_claim(rig, &caps).await;
     rig.backlog("a", "full", BACKLOG, Backlog::Ready).await;
     rig.backlog("b", "s", BACKLOG, Backlog::InBackoff).await;
-    for _ in 0..CLAIMS {
+    let after = fastest_claim(rig, &caps).await;
+    // A scan of the backlog in each claim takes tens of milliseconds. The fastest of many is hardly slower on a busy
+    // machine.
+    assert!(
+        after < before * 5 + Duration::from_millis(5),
+        "{before:?} before, {after:?} after"
+    );
+}
+
+async fn fastest_claim(rig: &Rig, caps: &Caps) -> Duration {
+    let mut fastest = Duration::MAX;
+    for _ in 0..20 {
         rig.submit(new_job("c", "s")).await;
-    }
-    let caps = source_cap("full", 0);
-    let began = Instant::now();
-    for _ in 0..CLAIMS {
+        let began = Instant::now();
         let jobs = rig.claim_with(1, caps.clone()).await;
+        fastest = fastest.min(began.elapsed());
         assert_eq!(tenants(&jobs), "c");
     }
-    // A scan of the backlog in each claim would take several times as long, even on a busy machine.
-    let each = began.elapsed() / CLAIMS;
-    assert!(each.as_millis() < 50, "{each:?} for each claim");
+    fastest
 }
 
 /// As a later version might write it.

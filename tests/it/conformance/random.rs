@@ -146,8 +146,14 @@ fn client(rig: &Rig, seed: u64) -> Client<'_> {
     }
 }
 
+/// The same in every run, unless the environment gives another: `.cargo/config.toml` has it.
+fn seed() -> u64 {
+    let given = std::env::var("PROPTEST_RNG_SEED").unwrap_or_else(|_| "1".to_owned());
+    given.parse().expect("PROPTEST_RNG_SEED is a number")
+}
+
 pub async fn any_order_of_operations_keeps_the_counts_true(rig: &Rig) {
-    let seed = rand::random();
+    let seed = seed();
     println!("seed {seed}");
     let mut client = client(rig, seed);
     for step in 0..250 {
@@ -160,7 +166,7 @@ pub async fn any_order_of_operations_keeps_the_counts_true(rig: &Rig) {
 }
 
 pub async fn concurrent_operations_keep_the_counts_true(rig: &Rig) {
-    let seed: u64 = rand::random();
+    let seed = seed();
     println!("seed {seed}");
     let clients = (0..6).map(|i| async move {
         let mut client = client(rig, seed.wrapping_add(i));
