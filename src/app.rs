@@ -110,6 +110,7 @@ impl App {
                 gateway_timeout: config.server.gateway_timeout,
                 inline_safety: config.inline_safety,
                 tenant_queued: config.tenant_queued,
+                estimate_patience: config.estimate_patience,
                 stream_idle_timeout: config.server.stream_idle_timeout,
                 poll_interval: config.queue.poll_interval,
             },

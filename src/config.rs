@@ -34,6 +34,8 @@ pub struct Config {
     pub inline_safety: f64,
     /// Exports of one tenant that may wait in the queue.
     pub tenant_queued: u32,
+    /// An estimate that takes longer is none. No key reads it; a test gives a busy machine more.
+    pub estimate_patience: Duration,
     /// By name.
     pub sources: BTreeMap<String, SourceOptions>,
     shown: Vec<show::Line>,

@@ -59,6 +59,8 @@ pub struct ServiceOptions {
     pub inline_safety: f64,
     /// Exports of one tenant that may wait in the queue.
     pub tenant_queued: u32,
+    /// A caller waits for the estimate of how many rows there will be; later it is none, and AUTO queues.
+    pub estimate_patience: Duration,
     pub stream_idle_timeout: Duration,
     pub poll_interval: Duration,
 }

@@ -17,6 +17,8 @@ use crate::{
 };
 
 const NAME_BYTES_MAX: usize = 63;
+/// The planner answers within this, or AUTO queues: a caller waits for it.
+const ESTIMATE_PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn build(found: FoundByPath, problems: Vec<Problem>) -> Result<Config, Error> {
     let mut read = Reader::new(found, problems);
@@ -55,6 +57,7 @@ pub(super) fn build(found: FoundByPath, problems: Vec<Problem>) -> Result<Config
         limits,
         inline_safety,
         tenant_queued,
+        estimate_patience: ESTIMATE_PATIENCE,
         sources,
         shown: Vec::new(),
     };

@@ -9,9 +9,6 @@ use crate::{
 
 use super::Service;
 
-/// The planner answers within this, or the export is queued: a caller waits for it.
-const ESTIMATE_PATIENCE: Duration = Duration::from_millis(500);
-
 /// What is asked for, and the caller's own deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
@@ -33,7 +30,7 @@ impl Service {
             .speeds
             .of(plan.source_name(), plan.expected_rows_per_second());
         let threshold_rows = (speed * budget.as_secs_f64()) as u64;
-        let estimate = plan.estimate(ESTIMATE_PATIENCE).await?;
+        let estimate = plan.estimate(self.options.estimate_patience).await?;
         let fits = estimate.is_some_and(|estimate| estimate.rows <= threshold_rows);
         let (mode, reason) = match (wish.execution, estimate) {
             (Execution::Queued, _) => (Execution::Queued, "REQUESTED"),

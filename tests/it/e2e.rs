@@ -11,5 +11,5 @@ mod limits;
 mod ownership;
 mod readback;
 mod restart;
-mod rig;
+pub mod rig;
 mod streams;

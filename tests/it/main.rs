@@ -10,6 +10,7 @@ mod conformance;
 mod e2e;
 mod formats;
 mod harness;
+mod promises;
 mod queue_postgres;
 mod queue_scale;
 mod source_mysql;

@@ -9,17 +9,17 @@ use super::rig::{
     self, PATIENCE, Source, as_csv, cancel, gated, is_retryable, list, live, queue, refused,
     stream, submit, submit_as, until, within,
 };
-use crate::support::{rowgate::Rowgate, wait_until};
+use crate::support::{reading::SILENT_SQLITE, rowgate::Rowgate, wait_until};
 
-/// A budget of 5 s and 1,000 rows/s: 5,000 rows fit.
+/// A budget of 30 s and 100 rows/s: 3,000 rows fit, and what fits has a long time to end.
 fn small(source: &Source, limits: &str) -> String {
     let section = source.section("shop");
     source
         .toml_with(&format!("inline_safety = 0.5\n{limits}"))
-        .replace("[server]\n", "[server]\ngateway_timeout = \"10s\"\n")
+        .replace("[server]\n", "[server]\ngateway_timeout = \"60s\"\n")
         .replace(
             &section,
-            &format!("{section}expected_rows_per_second = 1000\n"),
+            &format!("{section}expected_rows_per_second = 100\n"),
         )
 }
 
@@ -46,8 +46,8 @@ async fn the_size_decides_and_is_told_with_its_numbers() {
     let numbers = fits.admission.unwrap();
     assert_eq!(numbers.estimated_rows, Some(100));
     assert_eq!(numbers.estimate_source, "planner");
-    assert_eq!(numbers.threshold_rows, 5_000);
-    assert_eq!(numbers.budget, Some(rig::seconds(5)));
+    assert_eq!(numbers.threshold_rows, 3_000);
+    assert_eq!(numbers.budget, Some(rig::seconds(30)));
     assert_eq!(numbers.free_inline_slots, 2);
     assert_eq!(fits.export.unwrap().state(), State::Succeeded);
 
@@ -62,8 +62,8 @@ async fn the_size_decides_and_is_told_with_its_numbers() {
     let refusal = refused(refusal, Code::FailedPrecondition, "TOO_LARGE_FOR_INLINE");
     assert!(!is_retryable(&refusal));
     // The caller's own deadline makes the budget smaller.
-    let hurried = submit_as(as_csv(gated(1_500, 1)), Execution::Auto);
-    let request = within(hurried, Duration::from_secs(2));
+    let hurried = at_once(as_csv(gated(1_500, 1)), Execution::Auto);
+    let request = within(hurried, Duration::from_secs(10));
     let hurried = rowgate
         .exports
         .clone()
@@ -72,7 +72,7 @@ async fn the_size_decides_and_is_told_with_its_numbers() {
         .unwrap()
         .into_inner();
     assert_eq!(said(&hurried), (Execution::Queued, "TOO_LARGE"));
-    assert!(hurried.admission.unwrap().threshold_rows <= 1_000);
+    assert!(hurried.admission.unwrap().threshold_rows <= 500);
 
     let asked = submit(
         &rowgate.exports,
@@ -89,6 +89,26 @@ async fn the_size_decides_and_is_told_with_its_numbers() {
     assert_eq!(said(&asked), (Execution::Inline, "REQUESTED"));
     assert_eq!(asked.export.unwrap().state(), State::Succeeded);
     gate.open().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_estimate_in_time_auto_queues_and_inline_runs() {
+    let (rowgate, _folder) = rig::service_over_sqlite().await;
+    for (asked, told) in [
+        (Execution::Auto, (Execution::Queued, "NO_ESTIMATE")),
+        (Execution::Inline, (Execution::Inline, "REQUESTED")),
+    ] {
+        let request = at_once(as_csv(rig::sql(SILENT_SQLITE)), asked);
+        let response = submit(&rowgate.exports, request).await.unwrap();
+        assert_eq!(said(&response), told);
+        let numbers = response.admission.unwrap();
+        assert_eq!(numbers.estimated_rows, None);
+        assert_eq!(numbers.estimate_source, "");
+        let id = response.export.unwrap().id;
+        until(&rowgate.exports, &id, State::Running).await;
+        rig::cancel(&rowgate.exports, &id).await.unwrap();
+        until(&rowgate.exports, &id, State::Cancelled).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

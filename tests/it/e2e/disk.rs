@@ -26,7 +26,7 @@ use tonic::Code;
 use super::rig::{
     self, PATIENCE, Source, as_csv, as_xlsx, gated, queue, refused, sql, submit, submit_as, until,
 };
-use crate::support::{process::Process, reading, rowgate::Rowgate, temp_dir, wait_until};
+use crate::support::{postgres, process::Process, reading, rowgate::Rowgate, temp_dir, wait_until};
 
 const LIMIT_KIB: u64 = 4 << 10;
 
@@ -38,7 +38,10 @@ const NOISE: &str = "select held.i as id, \
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_outgrows_its_limit_fails_the_export_and_not_the_server() {
     let (folder, source) = (temp_dir(), Source::create().await);
-    let server = Process::start_limited(folder.path(), &source.toml(), LIMIT_KIB).await;
+    // The limit holds for every file of the process, and it is not the queue's that is to be full.
+    let db = postgres::Database::create().await;
+    let toml = source.toml_in_postgres(&db);
+    let server = Process::start_limited(folder.path(), &toml, LIMIT_KIB).await;
     for spec in [as_csv(sql(NOISE)), as_xlsx(sql(NOISE)), sql(NOISE)] {
         let format = format!("{:?}", spec.format);
         let id = queue(&server.exports, spec).await;

@@ -4,18 +4,18 @@ use std::{path::Path, time::Duration};
 
 use rowgate::rpc::pb::{
     self, RowEncoding, State, export_service_client::ExportServiceClient,
-    stream_rows_request::Target,
+    stream_rows_request::Target, stream_rows_response::Event,
 };
 use sqlx::{Connection, PgConnection, Row};
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
-use crate::support::{postgres, rowgate::Rowgate, wait_until};
+use crate::support::{postgres, rowgate::Rowgate, temp_dir, wait_until};
 
 /// Longer than anything may take on a busy machine, shorter than the test's own time-out.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-/// A query is gone from its server this soon after nobody wants it; the rest is for the machine.
-pub const GONE: Duration = Duration::from_millis(1500);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Only a defect leaves a query at its server for longer. A second is promised, and `promises` keeps the time.
+pub const GONE: Duration = Duration::from_secs(10);
 
 pub type Exports = ExportServiceClient<Channel>;
 
@@ -39,6 +39,12 @@ impl Source {
     /// Named `shop`; small batches, so that the first rows come through while later ones are held.
     pub fn toml(&self) -> String {
         self.toml_with("")
+    }
+
+    /// With the queue in a database of PostgreSQL.
+    pub fn toml_in_postgres(&self, queue: &postgres::Database) -> String {
+        self.toml()
+            .replace("[queue]\n", &format!("[queue]\nurl = \"{}\"\n", queue.url))
     }
 
     /// `more` stands in `[limits]`.
@@ -120,7 +126,6 @@ impl Look {
             .collect()
     }
 
-    /// Every query of an export is gone within a second.
     pub async fn until_gone(&self) {
         wait_until(GONE, "no query at the source", || async {
             self.queries().await.is_empty().then_some(())
@@ -128,8 +133,8 @@ impl Look {
         .await;
     }
 
-    pub async fn kill_queries(&self) {
-        for pid in self.queries().await {
+    pub async fn kill(&self, pids: &[i32]) {
+        for pid in pids {
             sqlx::query("select pg_terminate_backend($1)")
                 .bind(pid)
                 .execute(&mut *self.connection.lock().await)
@@ -285,6 +290,58 @@ pub async fn stream(
     Ok(response.into_inner())
 }
 
+/// The same once a slot is free: a row says how a stream ended before its slot is given back.
+pub async fn stream_in_a_free_slot(
+    exports: &Exports,
+    request: pb::StreamRowsRequest,
+) -> Streaming<pb::StreamRowsResponse> {
+    wait_until(PATIENCE, "a free slot for a stream", || async {
+        match stream(exports, request.clone()).await {
+            Ok(rows) => Some(rows),
+            Err(status) => {
+                assert_eq!(reason(&status), "STREAM_LIMIT", "{status:?}");
+                None
+            }
+        }
+    })
+    .await
+}
+
+/// A client that reads until the first rows and then no more.
+pub async fn stuck(
+    exports: &Exports,
+    request: impl tonic::IntoRequest<pb::StreamRowsRequest>,
+) -> Streaming<pb::StreamRowsResponse> {
+    let mut rows = stream(exports, request).await.unwrap();
+    while !matches!(
+        rows.message().await.unwrap().unwrap().event,
+        Some(Event::Batch(_))
+    ) {}
+    rows
+}
+
+pub async fn rows_read(exports: &Exports, id: &str) -> i64 {
+    wait_until(PATIENCE, "progress", || async {
+        let progress = status(exports, id).await.progress;
+        progress.map(|progress| progress.rows_read)
+    })
+    .await
+}
+
+/// The source is not read any more: the count stands still.
+pub async fn until_it_stands(exports: &Exports, id: &str) -> i64 {
+    let (mut last, mut same) = (-1, 0);
+    loop {
+        let rows = rows_read(exports, id).await;
+        same = if rows == last { same + 1 } else { 0 };
+        last = rows;
+        // Each question is a round trip, and in that time a reader that runs reads thousands of rows.
+        if same == 100 {
+            return rows;
+        }
+    }
+}
+
 /// With `grpc-timeout`.
 pub fn within<T>(request: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(request);
@@ -359,6 +416,22 @@ pub async fn service(source: &Source) -> Rowgate {
     Rowgate::start(&source.toml()).await
 }
 
+/// A service over an empty file of SQLite, where [`SILENT_SQLITE`] can run, as hasty with estimates as an operator's.
+///
+/// [`SILENT_SQLITE`]: crate::support::reading::SILENT_SQLITE
+pub async fn service_over_sqlite() -> (Rowgate, tempfile::TempDir) {
+    let folder = temp_dir();
+    rusqlite::Connection::open(folder.path().join("shop.db"))
+        .unwrap()
+        .execute_batch("create table t(i integer)")
+        .unwrap();
+    let toml = "[sources.shop]\nurl = \"sqlite://{folder}/shop.db\"\nallow_sql = true\n";
+    let mut config = Rowgate::config(folder.path(), toml);
+    config.estimate_patience = Duration::from_millis(500);
+    let rowgate = Rowgate::start_of(config, folder.path().to_owned()).await;
+    (rowgate, folder)
+}
+
 /// The rows of JSON lines that came so far, in order.
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -368,7 +441,7 @@ pub struct Lines {
 
 impl Lines {
     pub fn take(&mut self, message: &pb::StreamRowsResponse) {
-        let Some(pb::stream_rows_response::Event::Batch(batch)) = &message.event else {
+        let Some(Event::Batch(batch)) = &message.event else {
             return;
         };
         let Some(pb::row_batch::Rows::JsonLines(lines)) = &batch.rows else {
@@ -385,7 +458,7 @@ impl Lines {
 /// The events of a stream to its end, and the status where it is one.
 pub async fn events(
     stream: &mut Streaming<pb::StreamRowsResponse>,
-) -> (Vec<pb::stream_rows_response::Event>, Result<(), Status>) {
+) -> (Vec<Event>, Result<(), Status>) {
     let mut events = Vec::new();
     loop {
         match tokio::time::timeout(PATIENCE, stream.message()).await {
@@ -395,4 +468,23 @@ pub async fn events(
             Err(_) => panic!("a silent stream: {events:?}"),
         }
     }
+}
+
+/// The header, behind the heartbeats of a source that is slow to tell its columns.
+pub async fn header(stream: &mut Streaming<pb::StreamRowsResponse>) -> pb::StreamRowsResponse {
+    loop {
+        let message = stream.message().await.unwrap().expect("a header comes");
+        match message.event {
+            Some(Event::Heartbeat(_)) => {}
+            Some(Event::Header(_)) => return message,
+            other => panic!("not a header: {other:?}"),
+        }
+    }
+}
+
+/// Whether a header came before anything but heartbeats.
+pub fn begin_with_a_header(events: &[Event]) -> bool {
+    let mut events = events.iter();
+    let first = events.find(|event| !matches!(event, Event::Heartbeat(_)));
+    matches!(first, Some(Event::Header(_)))
 }

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::rig::{
     self, Lines, PATIENCE, Source, cancel, events, gated, live, queue, refused, service, spooled,
-    sql, status, stream, until, within,
+    sql, status, stream, stream_in_a_free_slot, stuck, until, until_it_stands, within,
 };
 use crate::support::{rowgate::Rowgate, wait_until};
 
@@ -18,13 +18,21 @@ async fn the_export(exports: &rig::Exports) -> pb::Export {
     all.remove(0)
 }
 
+/// Its header waits for the first rows as long as a header does, which is five seconds.
+fn patient(spec: pb::ExportSpec) -> pb::StreamRowsRequest {
+    pb::StreamRowsRequest {
+        heartbeat: Some(rig::seconds(6)),
+        ..live(spec)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_source_gives_a_header_and_heartbeats_then_rows_and_a_footer() {
     let source = Source::create().await;
     let gate = source.close_gate().await;
     let rowgate = service(&source).await;
     let mut rows = stream(&rowgate.exports, live(gated(250, 1))).await.unwrap();
-    let first = rows.message().await.unwrap().unwrap();
+    let first = rig::header(&mut rows).await;
     let Some(Event::Header(header)) = first.event else {
         panic!("{first:?}");
     };
@@ -73,7 +81,7 @@ async fn an_error_in_the_middle_of_a_stream_is_a_status_with_details() {
     );
     let mut rows = stream(&rowgate.exports, live(broken)).await.unwrap();
     let (events, end) = events(&mut rows).await;
-    assert!(matches!(events.first(), Some(Event::Header(_))));
+    assert!(rig::begin_with_a_header(&events));
     assert!(!events.iter().any(|event| matches!(event, Event::Footer(_))));
     let status = end.unwrap_err();
     assert!(!rig::reason(&status).is_empty(), "{status:?}");
@@ -82,11 +90,8 @@ async fn an_error_in_the_middle_of_a_stream_is_a_status_with_details() {
     assert_eq!(export.state(), State::Failed);
     assert_eq!(export.error.unwrap().code, status.code() as i32);
     // Before the first row it is the call's own status.
-    let never = stream(
-        &rowgate.exports,
-        live(sql("select 1 / (i - 1) as x from generate_series(1, 9) i")),
-    )
-    .await;
+    let never = patient(sql("select 1 / (i - 1) as x from generate_series(1, 9) i"));
+    let never = stream(&rowgate.exports, never).await;
     assert_eq!(never.unwrap_err().code(), status.code());
 }
 
@@ -110,9 +115,11 @@ async fn a_client_that_goes_away_takes_its_query_with_it() {
 
     // The same for one that leaves before the header: the call itself is dropped.
     let exports = rowgate.exports.clone();
-    let call = tokio::spawn(async move { stream(&exports, live(gated(10, 1))).await });
+    let call = tokio::spawn(async move { stream(&exports, patient(gated(10, 1))).await });
     look.until_queries(1).await;
     call.abort();
+    // On a machine that stood still for seconds the header was there already; it goes with the call.
+    drop(call.await);
     look.until_gone().await;
     wait_until(PATIENCE, "both are CANCELLED", || async {
         let all = rig::list(&rowgate.exports).await;
@@ -129,10 +136,10 @@ async fn a_deadline_ends_a_stream_that_has_begun() {
     let source = Source::create().await;
     let (_gate, look) = (source.close_gate().await, source.look().await);
     let rowgate = service(&source).await;
-    let request = within(live(gated(1_000, 500)), Duration::from_millis(2_500));
+    let request = within(live(gated(1_000, 500)), Duration::from_secs(8));
     let mut rows = stream(&rowgate.exports, request).await.unwrap();
     let (events, end) = events(&mut rows).await;
-    assert!(matches!(events.first(), Some(Event::Header(_))));
+    assert!(rig::begin_with_a_header(&events));
     refused(end, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     look.until_gone().await;
     let export = the_export(&rowgate.exports).await;
@@ -145,20 +152,26 @@ async fn a_deadline_before_the_first_row_is_one_as_well() {
     let source = Source::create().await;
     let (_gate, look) = (source.close_gate().await, source.look().await);
     let rowgate = service(&source).await;
-    let patient = pb::StreamRowsRequest {
-        heartbeat: Some(rig::seconds(5)),
-        ..live(gated(10, 1))
-    };
-    let outcome = stream(
-        &rowgate.exports,
-        within(patient, Duration::from_millis(1_500)),
-    )
-    .await;
-    refused(outcome, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-    look.until_gone().await;
-    let export = the_export(&rowgate.exports).await;
-    let export = until(&rowgate.exports, &export.id, State::Failed).await;
-    assert_eq!(export.error.unwrap().reason, "DEADLINE_EXCEEDED");
+    // The answer comes a little before the deadline. Where a machine stands still for that long the transport's own
+    // comes first, without a reason, and the client counts as gone: then once more.
+    for _ in 0..3 {
+        let request = within(patient(gated(10, 1)), Duration::from_secs(4));
+        let status = stream(&rowgate.exports, request).await.unwrap_err();
+        look.until_gone().await;
+        if rig::reason(&status).is_empty() {
+            continue;
+        }
+        refused(
+            Err::<(), _>(status),
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+        );
+        let newest = rig::list(&rowgate.exports).await.remove(0);
+        let export = until(&rowgate.exports, &newest.id, State::Failed).await;
+        assert_eq!(export.error.unwrap().reason, "DEADLINE_EXCEEDED");
+        return;
+    }
+    panic!("the transport was faster, three times");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,48 +191,15 @@ async fn a_live_stream_is_cancelled_by_its_id() {
     until(&rowgate.exports, &id, State::Cancelled).await;
 }
 
-/// A client that reads until the first row and then no more.
-async fn stuck(
-    rowgate: &Rowgate,
-    request: pb::StreamRowsRequest,
-) -> tonic::Streaming<pb::StreamRowsResponse> {
-    let mut rows = stream(&rowgate.exports, request).await.unwrap();
-    while !matches!(
-        rows.message().await.unwrap().unwrap().event,
-        Some(Event::Batch(_))
-    ) {}
-    rows
-}
-
-/// The source is not read any more: the count stands still, well before the end.
-async fn until_it_stands(rowgate: &Rowgate, id: &str) -> i64 {
-    let (mut last, mut same) = (-1, 0);
-    loop {
-        let rows = wait_until(PATIENCE, "progress", || async {
-            status(&rowgate.exports, id)
-                .await
-                .progress
-                .map(|progress| progress.rows_read)
-        })
-        .await;
-        same = if rows == last { same + 1 } else { 0 };
-        last = rows;
-        // Each question is a round trip, and in that time a reader that runs reads thousands of rows.
-        if same == 100 {
-            return rows;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stops_reading_stops_the_reader_and_loses_its_slot_in_time() {
     let source = Source::create().await;
     let look = source.look().await;
     let toml = source
         .toml_with("stream_slots = 1")
-        .replace("[server]\n", "[server]\nstream_idle_timeout = \"3s\"\n");
+        .replace("[server]\n", "[server]\nstream_idle_timeout = \"8s\"\n");
     let rowgate = Rowgate::start(&toml).await;
-    let mut rows = stuck(&rowgate, live(gated(300_000, 300_001))).await;
+    let mut rows = stuck(&rowgate.exports, live(gated(300_000, 300_001))).await;
     let id = the_export(&rowgate.exports).await.id;
     let full = stream(&rowgate.exports, live(gated(1, 2))).await;
     let full = refused(full, Code::ResourceExhausted, "STREAM_LIMIT");
@@ -234,7 +214,7 @@ async fn a_client_that_stops_reading_stops_the_reader_and_loses_its_slot_in_time
     );
     look.until_gone().await;
     // Whoever comes next finds the slot free, while the slow one still holds its call.
-    let mut next = stream(&rowgate.exports, live(gated(1, 2))).await.unwrap();
+    let mut next = stream_in_a_free_slot(&rowgate.exports, live(gated(1, 2))).await;
     events(&mut next).await.1.unwrap();
     let (_, end) = events(&mut rows).await;
     refused(end, Code::Aborted, "SLOW_CLIENT");
@@ -245,9 +225,9 @@ async fn a_stream_whose_client_does_not_read_is_cancelled_at_once() {
     let source = Source::create().await;
     let look = source.look().await;
     let rowgate = service(&source).await;
-    let mut rows = stuck(&rowgate, live(gated(300_000, 300_001))).await;
+    let mut rows = stuck(&rowgate.exports, live(gated(300_000, 300_001))).await;
     let id = the_export(&rowgate.exports).await.id;
-    let read = until_it_stands(&rowgate, &id).await;
+    let read = until_it_stands(&rowgate.exports, &id).await;
     assert!(
         read < 100_000,
         "{read} rows were read for a client that took a few"
@@ -266,10 +246,10 @@ async fn clients_that_do_not_read_do_not_hold_up_a_shutdown() {
     let rowgate = service(&source).await;
     let id = queue(&rowgate.exports, gated(60_000, 60_001)).await;
     until(&rowgate.exports, &id, State::Succeeded).await;
-    let mut replay = stuck(&rowgate, spooled(&id)).await;
-    let mut rows = stuck(&rowgate, live(gated(300_000, 300_001))).await;
-    let stopped = tokio::time::timeout(Duration::from_secs(9), rowgate.stop()).await;
-    // One second of grace, and five for a transport that can not get rid of its bytes.
+    let mut replay = stuck(&rowgate.exports, spooled(&id)).await;
+    let mut rows = stuck(&rowgate.exports, live(gated(300_000, 300_001))).await;
+    let stopped = tokio::time::timeout(PATIENCE, rowgate.stop()).await;
+    // One second of grace, and five for a transport that can not get rid of its bytes; their idle time is ten minutes.
     stopped.expect("it ends").unwrap();
     for rows in [&mut rows, &mut replay] {
         assert_eq!(events(rows).await.1.unwrap_err().code(), Code::Unavailable);
@@ -281,7 +261,7 @@ async fn a_slow_client_of_spooled_rows_is_cut_off_and_resumes() {
     let source = Source::create().await;
     let toml = source
         .toml_with("stream_slots = 1")
-        .replace("[server]\n", "[server]\nstream_idle_timeout = \"1s\"\n");
+        .replace("[server]\n", "[server]\nstream_idle_timeout = \"5s\"\n");
     let rowgate = Rowgate::start(&toml).await;
     let id = queue(&rowgate.exports, gated(60_000, 60_001)).await;
     until(&rowgate.exports, &id, State::Succeeded).await;
@@ -293,20 +273,11 @@ async fn a_slow_client_of_spooled_rows_is_cut_off_and_resumes() {
         token = message.resume_token;
     }
     // The slot comes back although the slow client is still there.
-    let request = || pb::StreamRowsRequest {
-        resume_token: token.clone(),
+    let again = pb::StreamRowsRequest {
+        resume_token: token,
         ..spooled(&id)
     };
-    let mut again = wait_until(PATIENCE, "the slot is free again", || async {
-        match stream(&rowgate.exports, request()).await {
-            Ok(rows) => Some(rows),
-            Err(status) => {
-                assert_eq!(rig::reason(&status), "STREAM_LIMIT");
-                None
-            }
-        }
-    })
-    .await;
+    let mut again = stream_in_a_free_slot(&rowgate.exports, again).await;
     let mut footer = None;
     while let Some(message) = again.message().await.unwrap() {
         lines.take(&message);

@@ -1,10 +1,8 @@
 //! What a read and its questions give: parameters, lists, one session, one snapshot, estimates.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use super::{allowed, assert_gone_within_a_second, rows, with_numbers};
+use super::{Look, PATIENCE, allowed, rows, with_numbers};
 use crate::support::{
     mariadb::Database,
     reading::{blocking, options, read, read_sql, sql_with, start, table},
@@ -92,7 +90,7 @@ async fn batches_keep_their_bounds_and_rows_max_stops_the_query() {
     outcome.expect("the read succeeds");
     assert_eq!(got.row_count(), 2500);
     assert!(got.batches.iter().all(|batch| batch.num_rows() <= 1000));
-    assert_gone_within_a_second(&database).await;
+    Look::at(&database).await.until_gone().await;
 
     options.rows_max = None;
     options.batch_bytes_max = 10_000;
@@ -125,7 +123,7 @@ async fn the_read_is_one_snapshot_while_others_write() {
     taken.await.expect("a batch is taken");
     database.execute("delete from t where id > 1000").await;
     release.send(()).expect("the receiver waits");
-    let (outcome, out) = running.finish(Duration::from_secs(20)).await;
+    let (outcome, out) = running.finish(PATIENCE).await;
     outcome.expect("the read succeeds");
     assert_eq!(out.rows, 50_000);
 }
@@ -157,7 +155,6 @@ async fn the_servers_mode_does_not_change_what_quotes_mean() {
 #[tokio::test]
 async fn estimates_come_from_the_planner_and_limits() {
     let database = with_numbers(5000).await;
-    let patience = Duration::from_millis(500);
     // The planner samples; what matters is the order of magnitude.
     let near = |rows: u64| (rows / 4)..=(rows * 4);
     for (resolved, rows, origin) in [
@@ -187,7 +184,7 @@ async fn estimates_come_from_the_planner_and_limits() {
     ] {
         let estimate = resolved
             .source
-            .estimate(&resolved.query, patience)
+            .estimate(&resolved.query, PATIENCE)
             .await
             .expect("no failure")
             .expect("an answer");

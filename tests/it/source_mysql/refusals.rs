@@ -2,7 +2,7 @@
 
 use rowgate::source::Error;
 
-use super::{A_SECOND, allowed, rows};
+use super::{PATIENCE, allowed, rows};
 use crate::support::{
     mariadb::Database,
     reading::{self, options, read, read_sql, sql},
@@ -151,7 +151,7 @@ async fn a_definitions_text_is_not_told() {
         url: database.url.clone().into(),
         slots: 1,
         expected_rows_per_second: 1,
-        statement_timeout: A_SECOND,
+        statement_timeout: PATIENCE,
         allow_tables: Vec::new(),
         allow_sql: false,
         definitions: [(

@@ -1,18 +1,19 @@
-//! However a read ends, its query is gone from the server within a second.
+//! However a read ends, its query is gone from the server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rowgate::source::Error;
 
-use super::{A_SECOND, allowed, assert_gone_within_a_second, wait_for_query, with_numbers};
+use super::{GONE, Look, PATIENCE, allowed, with_numbers};
 use crate::support::{
     mariadb::Database,
-    reading::{Collected, blocking, options, read, start, table},
+    reading::{Collected, blocking, options, read, start},
 };
 
 #[tokio::test]
 async fn an_error_in_the_middle_ends_the_read_after_the_rows_before_it() {
     let database = with_numbers(5000).await;
+    let look = Look::at(&database).await;
     let text = "select id, if(id = 4000, (select 1 union select 2), id) as v from t order by id";
     let (outcome, got) = read(allowed(&database, text).await, options()).await;
     let Err(Error::Query {
@@ -30,12 +31,13 @@ async fn an_error_in_the_middle_ends_the_read_after_the_rows_before_it() {
         "{}",
         got.row_count()
     );
-    assert_gone_within_a_second(&database).await;
+    look.until_gone().await;
 }
 
 #[tokio::test]
-async fn a_cancel_before_the_first_row_kills_the_query_within_a_second() {
+async fn a_cancel_before_the_first_row_kills_the_query() {
     let database = Database::create().await;
+    let look = Look::at(&database).await;
     for (text, part) in [
         ("select sleep(100) as s", "sleep(100)"),
         (
@@ -48,29 +50,28 @@ async fn a_cancel_before_the_first_row_kills_the_query_within_a_second() {
             options(),
             Collected::default(),
         );
-        wait_for_query(&database, part).await;
-        let cancelled = Instant::now();
+        look.until_it_runs(part).await;
         running.cancel.cancel();
-        let (outcome, _) = running.finish(A_SECOND).await;
+        let (outcome, _) = running.finish(GONE).await;
         assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
-        assert_gone_within_a_second(&database).await;
-        assert!(cancelled.elapsed() < A_SECOND, "{:?}", cancelled.elapsed());
+        look.until_gone().await;
     }
 }
 
 #[tokio::test]
 async fn a_cancel_kills_the_query_while_its_receiver_blocks() {
     let database = with_numbers(50_000).await;
+    let look = Look::at(&database).await;
     let (out, taken, release) = blocking();
     let resolved = allowed(&database, "select a.* from t a, t b limit 100000000").await;
     let running = start(resolved, options(), out);
     taken.await.expect("a batch is taken");
-    wait_for_query(&database, "from t a, t b").await;
+    look.until_it_runs("from t a, t b").await;
     running.cancel.cancel();
     // The receiver still blocks: the query has to go all the same.
-    assert_gone_within_a_second(&database).await;
+    look.until_gone().await;
     release.send(()).expect("the receiver waits");
-    let (outcome, _) = running.finish(A_SECOND).await;
+    let (outcome, _) = running.finish(GONE).await;
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
 }
 
@@ -92,45 +93,38 @@ async fn a_receiver_that_goes_away_ends_the_query() {
         }
     }
     let database = with_numbers(5000).await;
+    let look = Look::at(&database).await;
     let resolved = allowed(&database, "select a.* from t a, t b").await;
-    let (outcome, _) = start(resolved, options(), Gone)
-        .finish(Duration::from_secs(10))
-        .await;
+    let (outcome, _) = start(resolved, options(), Gone).finish(PATIENCE).await;
     assert!(matches!(outcome, Err(Error::Closed)), "{outcome:?}");
-    assert_gone_within_a_second(&database).await;
+    look.until_gone().await;
 }
 
 #[tokio::test]
 async fn the_time_out_counts_waiting_and_not_back_pressure() {
     let database = with_numbers(50_000).await;
+    let look = Look::at(&database).await;
     let mut options = options();
     options.statement_timeout = Duration::from_millis(800);
-    let started = Instant::now();
-    let (outcome, _) = read(
-        allowed(&database, "select sleep(100)").await,
-        options.clone(),
-    )
-    .await;
+    let slow = allowed(&database, "select sleep(100)").await;
+    let running = start(slow, options.clone(), Collected::default());
+    let (outcome, _) = running.finish(PATIENCE).await;
     assert!(
         matches!(outcome, Err(Error::StatementTimeout { .. })),
         "{outcome:?}"
     );
-    assert!(
-        started.elapsed() < Duration::from_millis(2500),
-        "{:?}",
-        started.elapsed()
-    );
-    assert_gone_within_a_second(&database).await;
+    look.until_gone().await;
 
-    // The receiver blocks for longer than the limit; the query itself is quick.
+    // The receiver blocks for longer than the limit; the query itself is quick. It gives more than all buffers between
+    // the server and us hold.
     let (out, taken, release) = blocking();
-    let resolved = table(&database.url, "t", &[], None).await;
-    options.statement_timeout = Duration::from_secs(5);
+    let resolved = allowed(&database, "select t.* from t, seq_1_to_4 s").await;
+    options.statement_timeout = Duration::from_secs(8);
     let running = start(resolved, options, out);
     taken.await.expect("a batch is taken");
-    tokio::time::sleep(Duration::from_millis(5500)).await;
+    look.until_it_runs_for("seq_1_to_4", 10).await;
     release.send(()).expect("the receiver waits");
-    let (outcome, out) = running.finish(Duration::from_secs(10)).await;
+    let (outcome, out) = running.finish(PATIENCE).await;
     outcome.expect("back-pressure is nobody's time-out");
-    assert_eq!(out.rows, 50_000);
+    assert_eq!(out.rows, 200_000);
 }

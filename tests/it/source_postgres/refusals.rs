@@ -1,7 +1,5 @@
 //! What the server refuses, and what fails in the middle.
 
-use std::time::Duration;
-
 use rowgate::source::{Error, Resolved};
 
 use crate::support::{
@@ -172,14 +170,14 @@ async fn a_backend_that_dies_is_unavailable() {
     let db = Database::create().await;
     let resolved = sql(&db.url, "select 1 as i, pg_sleep(60)").await.unwrap();
     let running = crate::support::reading::start(resolved, options(), Default::default());
-    super::stopping::wait_for_query(&db, 1).await;
+    super::stopping::until_it_sleeps(&db).await;
     db.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity
             where application_name = 'rowgate' and datname = current_database()",
     )
     .await;
     let (outcome, _): (_, crate::support::reading::Collected) =
-        running.finish(Duration::from_secs(10)).await;
+        running.finish(super::PATIENCE).await;
     assert!(
         matches!(outcome, Err(Error::Unavailable { .. })),
         "{outcome:?}"

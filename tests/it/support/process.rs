@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 use super::wait_until;
 
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rowgate");
 
 /// Killed with the value.
@@ -36,6 +36,15 @@ impl Process {
         Self::run(Command::new(PROGRAM), folder, toml).await
     }
 
+    /// As soon as the queue is free of a process that was killed: the kernel, or the server of the queue, gives the lock
+    /// back when it notices.
+    pub async fn start_after_another(folder: &Path, toml: &str) -> Self {
+        wait_until(START, "the queue is free", || async {
+            Self::try_run(Command::new(PROGRAM), folder, toml).await
+        })
+        .await
+    }
+
     /// With no file larger than `file_kib`, until [`Process::lift_limit`].
     pub async fn start_limited(folder: &Path, toml: &str, file_kib: u64) -> Self {
         let mut shell = Command::new("bash");
@@ -48,25 +57,44 @@ impl Process {
     }
 
     async fn run(command: Command, folder: &Path, toml: &str) -> Self {
+        let started = Self::try_run(command, folder, toml).await;
+        started.expect("the queue is free")
+    }
+
+    /// `None` when it refused, because another process has the queue.
+    async fn try_run(command: Command, folder: &Path, toml: &str) -> Option<Self> {
         let (child, log) = spawn(command, folder, toml);
-        let address = wait_until(START, "the line that says where it serves", || async {
-            let log = log.lock().unwrap();
-            let (_, rest) = log.split_once("rowgate serves address=")?;
-            Some(rest.lines().next()?.to_owned())
-        })
-        .await;
+        let child = Mutex::new(child);
+        let said = || async {
+            let ended = child.lock().unwrap().try_wait().unwrap();
+            let log = log.lock().unwrap().clone();
+            if let Some((_, rest)) = log.split_once("rowgate serves address=")
+                && let Some((address, _)) = rest.split_once('\n')
+            {
+                return Some(Ok(address.to_owned()));
+            }
+            // The pipe may hold its last line for a moment longer.
+            ended
+                .filter(|_| log.contains("rowgate: "))
+                .map(|_| Err(log))
+        };
+        let address = match wait_until(START, "the line that says where it serves", said).await {
+            Ok(address) => address,
+            Err(log) if log.contains("lease.url") => return None,
+            Err(log) => panic!("it does not start:\n{log}"),
+        };
         let channel = Channel::from_shared(format!("http://{address}"))
             .unwrap()
             .connect()
             .await
             .unwrap();
-        Self {
-            child,
+        Some(Self {
+            child: child.into_inner().unwrap(),
             log,
             exports: ExportServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel.clone()),
             channel,
-        }
+        })
     }
 
     /// As `kill -9` does it: the process ends without a word.

@@ -22,6 +22,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// Of SQLite: 5,500 rows are there at once, and then it runs on for ever without another. Its columns are known, and a
+/// count of its rows never ends.
+pub const SILENT_SQLITE: &str = "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n where i <= 5500";
+
 /// A source named `s` that allows everything.
 pub fn catalog(url: &str) -> Catalog {
     let options = SourceOptions {
@@ -187,7 +191,7 @@ pub async fn read(
     options: ReadOptions,
 ) -> (Result<ReadSummary, Error>, Collected) {
     start(resolved, options, Collected::default())
-        .finish(Duration::from_secs(60))
+        .finish(Duration::from_secs(120))
         .await
 }
 
@@ -203,6 +207,8 @@ pub struct Blocking {
     pub taken: Option<oneshot::Sender<()>>,
     pub release: mpsc::Receiver<()>,
     pub rows: usize,
+    /// In rows, of each batch.
+    pub sizes: Vec<usize>,
 }
 
 impl BatchOut for Blocking {
@@ -212,6 +218,7 @@ impl BatchOut for Blocking {
 
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Closed> {
         self.rows += batch.num_rows();
+        self.sizes.push(batch.num_rows());
         if let Some(taken) = self.taken.take() {
             let _ = taken.send(());
             // Released by a message, or by a test that is over.
@@ -228,6 +235,7 @@ pub fn blocking() -> (Blocking, oneshot::Receiver<()>, mpsc::Sender<()>) {
         taken: Some(taken),
         release: released,
         rows: 0,
+        sizes: Vec::new(),
     };
     (out, is_taken, release)
 }

@@ -1,6 +1,6 @@
 //! A real Rowgate on a free port of this process: the whole service, its gRPC clients, its folder.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rowgate::{
     app::{self, App},
@@ -12,6 +12,7 @@ use rowgate::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::faulty::Faults;
 
@@ -21,6 +22,7 @@ pub struct Rowgate {
     pub exports: ExportServiceClient<Channel>,
     pub admin: AdminServiceClient<Channel>,
     pub folder: PathBuf,
+    channel: Channel,
     _held: Option<tempfile::TempDir>,
     stop: CancellationToken,
     served: Option<JoinHandle<anyhow::Result<()>>>,
@@ -42,7 +44,12 @@ impl Rowgate {
 
     /// In a folder that outlives it: for restarts.
     pub async fn start_in(folder: PathBuf, toml: &str) -> Self {
-        let app = App::build(Self::config(&folder, toml)).await.unwrap();
+        Self::start_of(Self::config(&folder, toml), folder).await
+    }
+
+    /// With a configuration that the test has changed after it was read.
+    pub async fn start_of(config: config::Config, folder: PathBuf) -> Self {
+        let app = App::build(config).await.unwrap();
         Self::serve(app, folder).await
     }
 
@@ -67,7 +74,8 @@ impl Rowgate {
             .unwrap();
         Self {
             exports: ExportServiceClient::new(channel.clone()),
-            admin: AdminServiceClient::new(channel),
+            admin: AdminServiceClient::new(channel.clone()),
+            channel,
             address,
             folder,
             _held: None,
@@ -76,6 +84,8 @@ impl Rowgate {
         }
     }
 
+    /// As the operator's, but for the patience with estimates: how large an export is must not hang on how busy the
+    /// machine is.
     pub fn config(folder: &std::path::Path, toml: &str) -> config::Config {
         let path = folder.join("rowgate.toml");
         std::fs::write(
@@ -95,7 +105,7 @@ impl Rowgate {
         ];
         let text = std::fs::read_to_string(&path).unwrap();
         let is_set = |section: &str| text.contains(&format!("[{section}]\nurl"));
-        config::load(Inputs {
+        let mut config = config::load(Inputs {
             file: Some(path.clone()),
             env: env
                 .into_iter()
@@ -110,7 +120,13 @@ impl Rowgate {
                 .collect(),
             overrides: Vec::new(),
         })
-        .unwrap()
+        .unwrap();
+        config.estimate_patience = Duration::from_secs(20);
+        config
+    }
+
+    pub fn health(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.channel.clone())
     }
 
     /// Waits until it ends by itself.

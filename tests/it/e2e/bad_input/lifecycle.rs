@@ -37,7 +37,13 @@ async fn a_result_is_read_when_it_is_there() {
     let mut shop = Shop::sqlite().await;
     let pause = pb::PauseQueueRequest::default();
     shop.rowgate.admin.pause_queue(pause).await.unwrap();
-    let queued = shop.submit(table("orders")).await.unwrap();
+    // It can't run, and nobody waits for it.
+    let at_once = pb::SubmitExportRequest {
+        spec: Some(table("orders")),
+        max_wait: Some(prost_types::Duration::default()),
+        ..Default::default()
+    };
+    let queued = shop.submit_as(at_once).await.unwrap();
     assert_eq!(queued.state(), pb::State::Queued);
     let precondition = Code::FailedPrecondition;
     let refusal = refused_for_now(

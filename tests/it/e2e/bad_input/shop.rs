@@ -179,7 +179,7 @@ impl Shop {
         let request = pb::GetStatusRequest {
             export_id: id.to_owned(),
             wait: Some(prost_types::Duration {
-                seconds: 30,
+                seconds: 60,
                 nanos: 0,
             }),
         };

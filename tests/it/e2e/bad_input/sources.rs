@@ -1,8 +1,7 @@
 //! Sources that are down, slow, or fail in the middle.
 
-use std::net::TcpListener;
-
 use rowgate::rpc::pb;
+use tokio::net::TcpSocket;
 use tonic::Code;
 
 use super::{
@@ -11,15 +10,17 @@ use super::{
 };
 use crate::support::rowgate::Rowgate;
 
-/// A port of this machine where nobody listens.
-fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// Holds a port of this machine, so that nobody else gets it, and does not listen.
+fn closed_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_down_is_unavailable_and_stays_nameless() {
-    let port = closed_port();
+    let held = closed_port();
+    let port = held.local_addr().unwrap().port();
     for url in [
         format!("postgres://reader:hunter2@127.0.0.1:{port}/shop"),
         format!("mysql://reader:hunter2@127.0.0.1:{port}/shop"),

@@ -31,7 +31,7 @@ impl Shop {
         let request = pb::SubmitExportRequest {
             spec: Some(spec.clone()),
             execution: pb::Execution::Queued.into(),
-            max_wait: Some(Duration::from_secs(50).try_into().unwrap()),
+            max_wait: Some(Duration::from_secs(150).try_into().unwrap()),
             ..Default::default()
         };
         let response = self.rowgate.exports.submit_export(request).await;
