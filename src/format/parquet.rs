@@ -2,7 +2,8 @@
 //!
 //! Owns where row groups end and how pages are compressed. A row group lives in memory, encoded and compressed,
 //! until it is complete, so its size is what an export to Parquet costs: a bound in bytes ends it before the bound in
-//! rows if it must.
+//! rows if it must. What the footer will say of each column of each row group stays in memory, too, until the end: the
+//! number of these is bounded.
 
 use arrow::array::RecordBatch;
 use parquet::{
@@ -26,6 +27,8 @@ const ROW_GROUP_BYTES_MAX: usize = 32 * 1024 * 1024;
 const ENCODER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The format counts row groups in 16 bits with a sign.
 const ROW_GROUPS_MAX: u64 = i16::MAX as u64;
+/// Columns of all row groups together. The footer's entry of one takes up to about 1 KiB until the file is complete.
+const COLUMN_CHUNKS_MAX: u64 = 128 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct Parquet {
@@ -81,8 +84,10 @@ impl Encoder for Parquet {
         let schema = self.schema.schema().clone();
         let writer = ArrowWriter::try_new_with_options(Chunks::default(), schema, options)
             .map_err(broken)?;
+        let columns = self.schema.schema().fields().len().max(1) as u64;
         Ok(Box::new(File {
             group_rows: self.group_rows,
+            groups_max: (COLUMN_CHUNKS_MAX / columns).clamp(1, ROW_GROUPS_MAX),
             writer,
         }))
     }
@@ -90,7 +95,29 @@ impl Encoder for Parquet {
 
 struct File {
     group_rows: u64,
+    groups_max: u64,
     writer: ArrowWriter<Chunks>,
+}
+
+impl File {
+    /// How many of `rows` more the row group in the making takes; at least one, since a full one has been written.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the file can't hold the row groups that they need.
+    fn room(&self, rows: usize) -> Result<usize, Error> {
+        let in_progress = self.writer.in_progress_rows() as u64;
+        let groups = self.writer.flushed_row_groups().len() as u64
+            + (in_progress + rows as u64).div_ceil(self.group_rows);
+        if groups > self.groups_max {
+            return Err(invalid_row_groups(format!(
+                "is too small for this result: a file of so many columns holds {} row groups here; ask for larger \
+                 ones, for fewer columns, or for a part of the rows",
+                self.groups_max
+            )));
+        }
+        let room = usize::try_from(self.group_rows - in_progress).unwrap_or(usize::MAX);
+        Ok(room.min(rows))
+    }
 }
 
 impl Assembler for File {
@@ -103,20 +130,21 @@ impl Assembler for File {
         let Payload::Batch(batch) = rendered.payload else {
             return Err(Error::Broken("parquet was given no batch".to_owned()));
         };
-        let rows = (self.writer.in_progress_rows() + batch.num_rows()) as u64;
-        let groups = self.writer.flushed_row_groups().len() as u64 + rows.div_ceil(self.group_rows);
-        if groups > ROW_GROUPS_MAX {
-            return Err(invalid_row_groups(format!(
-                "is too small: a file holds {ROW_GROUPS_MAX} row groups, and the result has more rows than that"
-            )));
+        // The writer cuts a batch at the ends of row groups, too, but by calling itself: thousands of small groups
+        // would overflow the stack.
+        let (mut at, rows) = (0, batch.num_rows());
+        while at < rows {
+            let taken = self.room(rows - at)?;
+            self.writer.write(&batch.slice(at, taken)).map_err(broken)?;
+            at += taken;
+            if self.writer.in_progress_size() >= ROW_GROUP_BYTES_MAX
+                || self.writer.memory_size() >= ENCODER_BYTES_MAX
+            {
+                self.writer.flush().map_err(broken)?;
+            }
+            self.writer.inner_mut().drain(out)?;
         }
-        self.writer.write(&batch).map_err(broken)?;
-        if self.writer.in_progress_size() >= ROW_GROUP_BYTES_MAX
-            || self.writer.memory_size() >= ENCODER_BYTES_MAX
-        {
-            self.writer.flush().map_err(broken)?;
-        }
-        Ok(self.writer.inner_mut().drain(out)?)
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>, out: &mut dyn std::io::Write) -> Result<Assembled, Error> {

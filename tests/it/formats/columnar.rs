@@ -6,6 +6,8 @@ use arrow::{
     array::*,
     datatypes::{DataType, Field, Int32Type, TimeUnit, i256},
 };
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use rowgate::{
     export::{
         Format,
@@ -397,12 +399,34 @@ fn options_that_make_no_file_are_refused() {
         })
     };
     assert_eq!(refused(groups(0)), "spec.format.parquet.row_group_rows");
-    let many = ids(0..40_000);
-    match encode(&*encoder(&many, groups(1)), std::slice::from_ref(&many)) {
-        Err(Error::Invalid(failure)) => assert_eq!(
-            failure.violations[0].field,
-            "spec.format.parquet.row_group_rows"
-        ),
-        other => panic!("{other:?}"),
+    // More row groups than the format counts; and, of a wide table, more than the footer's memory should take.
+    let wide = (0..1_000).map(|number| {
+        let field = Field::new(format!("c{number}"), DataType::Null, true);
+        (field, Arc::new(NullArray::new(200)) as ArrayRef)
+    });
+    for many in [ids(0..40_000), batch(wide.collect())] {
+        match encode(&*encoder(&many, groups(1)), std::slice::from_ref(&many)) {
+            Err(Error::Invalid(failure)) => assert_eq!(
+                failure.violations[0].field,
+                "spec.format.parquet.row_group_rows"
+            ),
+            other => panic!("{other:?}"),
+        }
     }
+}
+
+/// The writer's own way to cut a batch calls itself once for each row group.
+#[test]
+fn a_batch_of_very_many_row_groups_does_not_overflow_the_stack() {
+    const ROWS: i64 = 30_000;
+    let rows = ids(0..ROWS);
+    let format = Format::Parquet(spec::Parquet {
+        compression: Some(Compression::None),
+        row_group_rows: Some(1),
+    });
+    let (bytes, _) = encode(&*encoder(&rows, format), std::slice::from_ref(&rows)).unwrap();
+    let file = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
+    let groups = file.metadata().row_groups();
+    assert_eq!(groups.len() as i64, ROWS);
+    assert!(groups.iter().all(|group| group.num_rows() == 1));
 }
