@@ -126,8 +126,6 @@ fn capacity_hint(batch: &RecordBatch, row_bytes: usize) -> usize {
 pub struct Rendered {
     pub rows: u64,
     pub payload: Payload,
-    /// Values that the format can't hold as they were, counted for each column by what was done to them.
-    pub fidelity: Vec<ColumnFidelity>,
 }
 
 #[derive(Debug)]
@@ -195,7 +193,7 @@ pub trait Assembler: Send {
 /// What only the assembler knows about a finished file.
 #[derive(Clone, Debug, Default)]
 pub struct Assembled {
-    /// Beyond what `Rendered::fidelity` counted.
+    /// Values that the format can't hold as they were, counted for each column by what was done to them.
     pub fidelity: Vec<ColumnFidelity>,
     /// xlsx only.
     pub sheets: u32,

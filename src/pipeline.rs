@@ -12,13 +12,17 @@ mod replay;
 mod stages;
 mod stream_sink;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use arrow::datatypes::SchemaRef;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,7 +46,7 @@ pub use crate::format::rows::RowOptions;
 /// The sources by name: part of what a [`Plan`] is made from.
 pub use crate::source::Catalog;
 
-use bounded::Bounded;
+use bounded::{Bounded, PastBudget};
 use stages::{ReadEnd, RenderItem, WriteItem};
 
 /// A batch is closed early when it holds this much: with wide rows, `batch_rows` alone would not bound memory.
@@ -93,13 +97,51 @@ pub type Prepare = Box<dyn FnOnce(&SchemaRef) -> Result<Stages, Failure> + Send>
 
 /// The end of a pipeline. Called on one blocking thread, in order; its waiting is back-pressure on everything before.
 pub trait Sink: Send {
-    /// Also called for a result without rows.
-    fn start(&mut self) -> Result<(), Failure>;
+    /// Also called for a result without rows. Whatever the sink waits for later, `ends` ends the waiting.
+    fn start(&mut self, ends: Ends) -> Result<(), Failure>;
 
     fn push(&mut self, rendered: Rendered) -> Result<(), Failure>;
 
     /// Makes what was written complete. Not called after a failure: dropping the sink must then leave nothing visible.
     fn finish(self: Box<Self>) -> Result<Written, Failure>;
+}
+
+/// What ends a run before its last row.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// Fires on the first failure of any stage and on cancel: nothing is wanted any more.
+    pub stop: CancellationToken,
+    /// Told when the source has failed. The rows before are still on their way, and behind them the failure, which ends
+    /// the run where it arrives.
+    source_failed: watch::Receiver<Option<Failure>>,
+}
+
+impl Ends {
+    /// Of something that has no source.
+    pub fn by(stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            source_failed: watch::channel(None).1,
+        }
+    }
+
+    /// Completes when the source has failed, and then `patience` has passed: a sink whose client takes nothing need not
+    /// wait longer for what can't succeed.
+    pub async fn source_failed_for(&self, patience: Duration) -> Failure {
+        let mut told = self.source_failed.clone();
+        let failure = match told.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone(),
+            Err(_) => None,
+        };
+        match failure {
+            Some(failure) => {
+                tokio::time::sleep(patience).await;
+                failure
+            }
+            // It came to its end.
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// What a sink made.
@@ -146,7 +188,7 @@ impl Pipeline {
     /// # Errors
     /// The first failure of any stage; CANCELLED when the token fired first.
     pub async fn run(self) -> Result<Completed, Failure> {
-        let run = Run::new(&self);
+        let run = Run::new(&self.sizes, self.meter.clone());
         let workers = self.sizes.transform_workers.load(Ordering::Relaxed).max(1);
         let read_options = ReadOptions {
             batch_rows: self.sizes.batch_rows.clone(),
@@ -164,7 +206,7 @@ impl Pipeline {
         let reader = task::spawn_thread(format!("read {}", self.name), move || {
             stages::read(source.as_ref(), &query, &read_options, out, &reader_run)
         })
-        .map_err(Failure::internal)?;
+        .map_err(|error| stages::no_thread(&error))?;
 
         // Closes the queues when the token fires, so that no thread sleeps on.
         let stopper = task::spawn("pipeline.stop", {
@@ -230,22 +272,32 @@ struct Run {
     meter: Arc<Meter>,
     /// Fires on the first failure and on cancel.
     stop: CancellationToken,
+    source_failed: Arc<watch::Sender<Option<Failure>>>,
     failure: Arc<Mutex<Option<Failure>>>,
 }
 
 impl Run {
-    fn new(pipeline: &Pipeline) -> Self {
+    fn new(sizes: &Sizes, meter: Arc<Meter>) -> Self {
+        let bounds = || sizes.bounds.clone();
         let run = Self {
-            to_render: Arc::new(Bounded::new(pipeline.sizes.bounds.clone())),
-            to_write: Arc::new(Bounded::new(pipeline.sizes.bounds.clone())),
-            meter: pipeline.meter.clone(),
+            to_render: Arc::new(Bounded::new(bounds(), PastBudget::Alone)),
+            to_write: Arc::new(Bounded::new(bounds(), PastBudget::Next)),
+            meter,
             stop: CancellationToken::new(),
+            source_failed: Arc::new(watch::Sender::new(None)),
             failure: Arc::default(),
         };
         let (before, behind) = (run.to_render.clone(), run.to_write.clone());
         run.meter
             .probe_levels(move || (before.level(), behind.level()));
         run
+    }
+
+    fn ends(&self) -> Ends {
+        Ends {
+            stop: self.stop.clone(),
+            source_failed: self.source_failed.subscribe(),
+        }
     }
 
     /// Keeps the first failure, and stops every stage.

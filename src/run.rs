@@ -99,7 +99,6 @@ impl Runner {
             id: job.id,
             fence: job.fence,
             meter: adopted.meter.clone(),
-            stop: adopted.stop.token(),
             scratch: self.scratch.clone(),
         });
         let completed = self.pipeline(&plan, job.id, stages, adopted).run().await?;

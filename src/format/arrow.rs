@@ -52,7 +52,6 @@ impl Render for ArrowIpc {
         Ok(Rendered {
             rows: batch.num_rows() as u64,
             payload: Payload::Batch(self.schema.batch(&batch)?),
-            fidelity: Vec::new(),
         })
     }
 }

@@ -86,7 +86,6 @@ impl Render for CsvEncoder {
         Ok(Rendered {
             rows: rows as u64,
             payload: Payload::Bytes(out),
-            fidelity: Vec::new(),
         })
     }
 }

@@ -57,7 +57,6 @@ impl Render for JsonlEncoder {
         Ok(Rendered {
             rows: rows as u64,
             payload: Payload::Bytes(out),
-            fidelity: Vec::new(),
         })
     }
 }

@@ -65,7 +65,6 @@ impl Render for Parquet {
         Ok(Rendered {
             rows: batch.num_rows() as u64,
             payload: Payload::Batch(self.schema.batch(&batch)?),
-            fidelity: Vec::new(),
         })
     }
 }

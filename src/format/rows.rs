@@ -190,7 +190,6 @@ impl Render for RowRender {
         Ok(Rendered {
             rows: batch.num_rows() as u64,
             payload: Payload::Chunks(self.chunks(batch)?),
-            fidelity: Vec::new(),
         })
     }
 }

@@ -53,7 +53,6 @@ impl Render for SpoolEncoder {
         Ok(Rendered {
             rows,
             payload: Payload::Segment(segment),
-            fidelity: Vec::new(),
         })
     }
 }

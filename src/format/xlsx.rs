@@ -94,7 +94,6 @@ impl Render for Xlsx {
         Ok(Rendered {
             rows: batch.num_rows() as u64,
             payload: Payload::Batch(batch),
-            fidelity: Vec::new(),
         })
     }
 }

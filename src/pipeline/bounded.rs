@@ -3,6 +3,16 @@
 //! Producers number their items. Consumers get them in that order, whatever the order in which they were pushed:
 //! this is how the order of rows survives parallel rendering. Both ends are threads, not tasks; waiting blocks them,
 //! and blocked time is what tells the slowest stage.
+//!
+//! All queues share one budget. Whatever others take of it, an export goes on, one batch at a time ([`PastBudget`]):
+//! read -> render lets an item in when nothing that came through it is alive; render -> write lets in the item that is
+//! written next. So nobody waits for ever. Of the items that came through read -> render and are alive, the one with
+//! the lowest number is either first in the queue, and then a renderer takes it, since renderers wait nowhere but in
+//! render -> write; or a renderer has it, and then it is the next to be written (all before it are, or they would be
+//! alive) and gets in. Either way it ends, until none is alive and the reader's next item gets in.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +23,8 @@ use std::{
     time::Duration,
 };
 
-/// How soon a waiting producer notices that bounds grew or that another queue gave memory back. Room in its own queue
-/// it notices at once.
+/// How soon whoever waits notices that bounds grew or that another queue gave memory back. Room in its own queue a
+/// producer notices at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Bounds of every queue of this process; `SetLimits` changes them while exports run.
@@ -40,22 +50,122 @@ impl Bounds {
         self.budget_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// What waits in all queues of this process, or is being worked on.
+    /// What waits in all queues of this process or before them, or is being worked on.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    fn try_reserve(&self, bytes: u64) -> bool {
-        self.used_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                let total = used.saturating_add(bytes);
-                (total <= self.budget_bytes.load(Ordering::Relaxed)).then_some(total)
-            })
-            .is_ok()
+    fn is_overdrawn(&self) -> bool {
+        self.used_bytes() > self.budget_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    bytes: u64,
+    bounds: Arc<Bounds>,
+    /// Set once it was let in.
+    alive: Option<Arc<Alive>>,
+}
+
+/// How many shares that were let in by one queue (or [`Account`]) are alive, and who waits for fewer.
+#[derive(Debug, Default)]
+struct Alive {
+    shares: AtomicU64,
+    fewer: Condvar,
+}
+
+impl Alive {
+    fn is_none(&self) -> bool {
+        self.shares.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Share {
+    /// For what exists already: it counts, whether there is room or not.
+    fn of_existing(bounds: &Arc<Bounds>, bytes: u64) -> Self {
+        bounds.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self {
+            bytes,
+            bounds: bounds.clone(),
+            alive: None,
+        }
     }
 
-    fn reserve_anyway(&self, bytes: u64) {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// For what is to be made, if there is room.
+    fn of_planned(bounds: &Arc<Bounds>, bytes: u64) -> Option<Self> {
+        let has_room = |used: u64| {
+            let total = used.saturating_add(bytes);
+            (total <= bounds.budget_bytes.load(Ordering::Relaxed)).then_some(total)
+        };
+        bounds
+            .used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room)
+            .ok()?;
+        Some(Self {
+            bytes,
+            bounds: bounds.clone(),
+            alive: None,
+        })
+    }
+
+    fn let_in(mut self, alive: &Arc<Alive>) -> Self {
+        alive.shares.fetch_add(1, Ordering::Relaxed);
+        self.alive = Some(alive.clone());
+        self
+    }
+
+    /// What it stands for has become something else.
+    pub fn resize(&mut self, bytes: u64) {
+        let used = &self.bounds.used_bytes;
+        used.fetch_add(bytes, Ordering::Relaxed);
+        used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.bounds
+            .used_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(alive) = &self.alive {
+            alive.shares.fetch_sub(1, Ordering::Relaxed);
+            // Without the lock of the queue: who looked just before and is about to wait looks again soon.
+            alive.fewer.notify_all();
+        }
+    }
+}
+
+/// Shares of the budget for what goes through no queue, one after the other.
+#[derive(Debug)]
+pub struct Account {
+    bounds: Arc<Bounds>,
+    alive: Arc<Alive>,
+}
+
+impl Account {
+    pub fn new(bounds: Arc<Bounds>) -> Self {
+        Self {
+            bounds,
+            alive: Arc::default(),
+        }
+    }
+
+    /// Waits until the budget has room. When none of this account's shares is alive it has: one at a time goes on,
+    /// whatever others take.
+    pub async fn share(&self, bytes: u64) -> Share {
+        loop {
+            let share = match self.alive.is_none() {
+                true => Some(Share::of_existing(&self.bounds, bytes)),
+                false => Share::of_planned(&self.bounds, bytes),
+            };
+            if let Some(share) = share {
+                return share.let_in(&self.alive);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
 
@@ -65,21 +175,16 @@ pub struct Held<T> {
     pub value: T,
     /// The producer's number.
     pub sequence: u64,
-    _share: Share,
+    share: Share,
 }
 
-#[derive(Debug)]
-struct Share {
-    bytes: u64,
-    bounds: Arc<Bounds>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.bounds
-            .used_bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+/// Which item a queue lets in although the budget is used up. See the module for why one must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PastBudget {
+    /// One that would be the only one of this queue that waits or is worked on.
+    Alone,
+    /// The one that is popped next.
+    Next,
 }
 
 /// The queue was closed: the export stops.
@@ -97,11 +202,12 @@ pub struct Level {
 #[derive(Debug)]
 pub struct Bounded<T> {
     bounds: Arc<Bounds>,
+    past_budget: PastBudget,
     state: Mutex<State<T>>,
     /// Something was pushed, finished or closed.
     filled: Condvar,
-    /// Something was popped, or closed.
-    emptied: Condvar,
+    /// Its condition hears when something was popped, dropped or closed.
+    alive: Arc<Alive>,
 }
 
 #[derive(Debug)]
@@ -123,9 +229,10 @@ enum End {
 }
 
 impl<T> Bounded<T> {
-    pub fn new(bounds: Arc<Bounds>) -> Self {
+    pub fn new(bounds: Arc<Bounds>, past_budget: PastBudget) -> Self {
         Self {
             bounds,
+            past_budget,
             state: Mutex::new(State {
                 waiting: BTreeMap::new(),
                 next: 0,
@@ -133,37 +240,29 @@ impl<T> Bounded<T> {
                 end: End::Open,
             }),
             filled: Condvar::new(),
-            emptied: Condvar::new(),
+            alive: Arc::default(),
         }
     }
 
-    /// Waits for room. The item that is popped next is always let in: with it outside, a full queue would never empty,
-    /// and an item larger than the bounds would never pass. So the bounds are exceeded by one item at most.
+    /// Waits for room, in this queue and in the budget; the item counts from the call on, since it exists. The item that
+    /// is popped next always finds room in the queue: with it outside, a full queue would never empty, and an item
+    /// larger than the bounds would never pass. So a queue's bounds are exceeded by one item at most.
     ///
     /// # Errors
     /// [`Closed`] when the queue was closed; the item is dropped.
     pub fn push(&self, sequence: u64, value: T, bytes: u64) -> Result<(), Closed> {
+        let share = Share::of_existing(&self.bounds, bytes);
         let mut state = self.lock();
         loop {
             if state.end == End::Closed {
                 return Err(Closed);
             }
-            if sequence == state.next && state.waiting.is_empty() {
-                self.bounds.reserve_anyway(bytes);
-                break;
-            }
-            // A later item leaves one place free, so that the next one in order finds room.
-            let is_room = state.bytes + bytes <= self.bounds.queue_bytes.load(Ordering::Relaxed)
-                && (state.waiting.len() as u64) < self.bounds.queue_batches.load(Ordering::Relaxed);
-            if is_room && self.bounds.try_reserve(bytes) {
-                break;
-            }
-            if sequence == state.next {
-                self.bounds.reserve_anyway(bytes);
+            if self.lets_in(&state, sequence, bytes) {
                 break;
             }
             state = self
-                .emptied
+                .alive
+                .fewer
                 .wait_timeout(state, LOOK_AGAIN)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
@@ -174,15 +273,25 @@ impl<T> Bounded<T> {
             Held {
                 value,
                 sequence,
-                _share: Share {
-                    bytes,
-                    bounds: self.bounds.clone(),
-                },
+                share: share.let_in(&self.alive),
             },
         );
         drop(state);
         self.filled.notify_all();
         Ok(())
+    }
+
+    fn lets_in(&self, state: &State<T>, sequence: u64, bytes: u64) -> bool {
+        let is_next = sequence == state.next;
+        let queue_bytes = self.bounds.queue_bytes.load(Ordering::Relaxed);
+        let queue_batches = self.bounds.queue_batches.load(Ordering::Relaxed);
+        let fits =
+            state.bytes + bytes <= queue_bytes && (state.waiting.len() as u64) < queue_batches;
+        let passes = match self.past_budget {
+            PastBudget::Alone => self.alive.is_none(),
+            PastBudget::Next => is_next,
+        };
+        (is_next || fits) && (passes || !self.bounds.is_overdrawn())
     }
 
     /// The next item in order; `None` when the queue was finished and is empty, or was closed.
@@ -195,9 +304,9 @@ impl<T> Bounded<T> {
             let next = state.next;
             if let Some(held) = state.waiting.remove(&next) {
                 state.next += 1;
-                state.bytes -= held._share.bytes;
+                state.bytes -= held.share.bytes;
                 drop(state);
-                self.emptied.notify_all();
+                self.alive.fewer.notify_all();
                 return Some(held);
             }
             if state.end == End::Finished {
@@ -228,7 +337,7 @@ impl<T> Bounded<T> {
         drop(state);
         drop(waiting);
         self.filled.notify_all();
-        self.emptied.notify_all();
+        self.alive.fewer.notify_all();
     }
 
     pub fn level(&self) -> Level {
@@ -243,116 +352,5 @@ impl<T> Bounded<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // A panic of another stage must not hide the first failure: the state is consistent after every statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{sync::mpsc, thread};
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn queue(bytes: u64, batches: u64, budget: u64) -> (Arc<Bounds>, Arc<Bounded<u64>>) {
-        let bounds = Arc::new(Bounds::new(bytes, batches, budget));
-        (bounds.clone(), Arc::new(Bounded::new(bounds)))
-    }
-
-    #[test]
-    fn serves_in_order_whatever_the_order_of_pushes() {
-        let (_, queue) = queue(1_000, 10, 1_000);
-        for sequence in [2, 0, 1] {
-            queue.push(sequence, sequence, 1).unwrap();
-        }
-        queue.finish();
-        let order: Vec<u64> = std::iter::from_fn(|| queue.pop().map(|held| held.value)).collect();
-        assert_eq!(order, [0, 1, 2]);
-    }
-
-    /// Pushes on another thread and returns a receiver that hears when the push came through.
-    fn push_elsewhere(
-        queue: &Arc<Bounded<u64>>,
-        sequence: u64,
-        bytes: u64,
-    ) -> mpsc::Receiver<Result<(), Closed>> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let queue = queue.clone();
-        thread::spawn(move || sender.send(queue.push(sequence, sequence, bytes)));
-        receiver
-    }
-
-    fn is_waiting(receiver: &mpsc::Receiver<Result<(), Closed>>) -> bool {
-        receiver.recv_timeout(LOOK_AGAIN * 5) == Err(mpsc::RecvTimeoutError::Timeout)
-    }
-
-    #[test]
-    fn bytes_hold_a_producer_until_a_pop() {
-        let (_, queue) = queue(10, 100, 1_000);
-        queue.push(0, 0, 8).unwrap();
-        let second = push_elsewhere(&queue, 1, 8);
-        assert!(is_waiting(&second));
-        assert_eq!(queue.pop().unwrap().value, 0);
-        assert_eq!(second.recv_timeout(PATIENCE), Ok(Ok(())));
-    }
-
-    #[test]
-    fn batches_hold_a_producer_and_a_resize_lets_it_go() {
-        let (bounds, queue) = queue(1_000, 1, 1_000);
-        queue.push(0, 0, 1).unwrap();
-        let second = push_elsewhere(&queue, 1, 1);
-        assert!(is_waiting(&second));
-        bounds.queue_batches.store(2, Ordering::Relaxed);
-        assert_eq!(second.recv_timeout(PATIENCE), Ok(Ok(())));
-    }
-
-    #[test]
-    fn the_budget_holds_for_all_queues_together() {
-        let bounds = Arc::new(Bounds::new(1_000, 100, 10));
-        let (one, other) = (
-            Arc::new(Bounded::new(bounds.clone())),
-            Arc::new(Bounded::new(bounds.clone())),
-        );
-        one.push(0, 0, 8).unwrap();
-        other.push(0, 0, 1).unwrap();
-        let second = push_elsewhere(&other, 1, 8);
-        assert!(is_waiting(&second));
-        let held = one.pop().unwrap();
-        assert!(
-            is_waiting(&second),
-            "an item that is worked on still counts"
-        );
-        drop(held);
-        assert_eq!(second.recv_timeout(PATIENCE), Ok(Ok(())));
-        assert_eq!(bounds.used_bytes(), 9);
-        other.close();
-        assert_eq!(bounds.used_bytes(), 0);
-    }
-
-    #[test]
-    fn an_item_larger_than_every_bound_passes_alone() {
-        let (_, queue) = queue(10, 1, 10);
-        queue.push(0, 0, 1_000).unwrap();
-        assert_eq!(queue.pop().unwrap().value, 0);
-    }
-
-    #[test]
-    fn the_next_in_order_passes_a_full_queue() {
-        let (_, queue) = queue(10, 2, 1_000);
-        queue.push(1, 1, 5).unwrap();
-        queue.push(2, 2, 5).unwrap();
-        queue.push(0, 0, 5).unwrap();
-        assert_eq!(queue.pop().unwrap().value, 0);
-    }
-
-    #[test]
-    fn closing_frees_both_ends() {
-        let (_, queue) = queue(10, 1, 1_000);
-        queue.push(0, 0, 5).unwrap();
-        let second = push_elsewhere(&queue, 1, 8);
-        assert!(is_waiting(&second));
-        queue.close();
-        assert_eq!(second.recv_timeout(PATIENCE), Ok(Err(Closed)));
-        assert!(queue.pop().is_none());
     }
 }

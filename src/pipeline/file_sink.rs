@@ -13,7 +13,7 @@ use crate::{
     storage::{self, Upload},
 };
 
-use super::{Meter, Sink, Written};
+use super::{Ends, Meter, Sink, Written};
 
 pub struct FileSink {
     assembler: Box<dyn Assembler>,
@@ -22,19 +22,13 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// `stop` ends a long assembly in its middle.
-    pub fn new(
-        assembler: Box<dyn Assembler>,
-        upload: Upload,
-        meter: Arc<Meter>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(assembler: Box<dyn Assembler>, upload: Upload, meter: Arc<Meter>) -> Self {
         Self {
             assembler,
             out: Metered {
                 upload,
                 meter,
-                stop,
+                stop: CancellationToken::new(),
             },
             rows: 0,
         }
@@ -42,7 +36,8 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn start(&mut self) -> Result<(), Failure> {
+    fn start(&mut self, ends: Ends) -> Result<(), Failure> {
+        self.out.stop = ends.stop;
         self.assembler.start(&mut self.out).map_err(into_failure)
     }
 
@@ -72,6 +67,7 @@ impl Sink for FileSink {
 struct Metered {
     upload: Upload,
     meter: Arc<Meter>,
+    /// Ends a long assembly in its middle.
     stop: CancellationToken,
 }
 

@@ -83,7 +83,6 @@ pub struct Meter {
     pub rows_read: AtomicU64,
     pub rows_filtered: AtomicU64,
     pub rows_written: AtomicU64,
-    pub bytes_read: AtomicU64,
     pub bytes_written: AtomicU64,
     pub estimated_rows: Option<u64>,
     pub source: StageClock,
@@ -109,8 +108,7 @@ impl Meter {
     }
 
     /// Called by the reader after each batch.
-    pub fn count_read(&self, rows: u64, bytes: u64) {
-        self.bytes_read.fetch_add(bytes, Relaxed);
+    pub fn count_read(&self, rows: u64) {
         let total = self.rows_read.fetch_add(rows, Relaxed) + rows;
         let now = Instant::now();
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,7 +226,7 @@ mod tests {
     fn no_eta_without_an_estimate_or_past_it() {
         assert_eq!(Meter::new(None).progress().eta, None);
         let meter = Meter::new(Some(10));
-        meter.count_read(20, 0);
+        meter.count_read(20);
         assert_eq!(meter.progress().eta, None);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     transform::{self, Transform},
 };
 
-use super::{FileSink, Meter, Prepare, Stages};
+use super::{FileSink, Meter, Prepare, Stages, stages::no_thread};
 
 /// A spec that the configuration allows.
 #[derive(Clone)]
@@ -50,7 +50,6 @@ pub struct FileTarget {
     pub id: ExportId,
     pub fence: Fence,
     pub meter: Arc<Meter>,
-    pub stop: CancellationToken,
     /// For encoders that need temporary files.
     pub scratch: PathBuf,
 }
@@ -197,7 +196,7 @@ impl Plan {
         let read = task::spawn_thread("sample".to_owned(), move || {
             plan.read_sample(rows_max, cancel)
         })
-        .map_err(Failure::internal)?;
+        .map_err(|error| no_thread(&error))?;
         match read.await {
             Ok(Ok(sample)) => sample,
             Ok(Err(panicked)) => Err(Failure::internal(panicked)),
@@ -267,7 +266,7 @@ impl Plan {
             Ok(Stages {
                 transform,
                 render,
-                sink: Box::new(FileSink::new(assembler, upload, target.meter, target.stop)),
+                sink: Box::new(FileSink::new(assembler, upload, target.meter)),
             })
         })
     }

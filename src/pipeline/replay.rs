@@ -1,13 +1,17 @@
 //! Spooled rows on their way to a client: segments read from the storage, checked, rendered, sent, from any row on.
 //!
-//! Reading is one step ahead of rendering; both wait for the client. Rendering depends only on the segment and the
+//! Reading is one step ahead of rendering, where the memory budget allows it; both wait for the client. Rendering depends only on the segment and the
 //! options, never on where a stream began: that makes a resumed stream equal to an uninterrupted one, byte for byte.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 use tokio::{runtime::Handle, sync::mpsc};
@@ -24,7 +28,12 @@ use crate::{
     task,
 };
 
-use super::{Chunk, Meter, StreamSchema, StreamSink, cancelled};
+use super::{
+    Bounds, Chunk, Ends, Meter, StreamSchema, StreamSink,
+    bounded::{Account, Share},
+    cancelled,
+    stages::no_thread,
+};
 
 /// Segments that are read ahead of the one that is rendered.
 const SEGMENTS_AHEAD: usize = 1;
@@ -42,6 +51,8 @@ pub struct ReplayOptions {
     /// Up to the number of rows, which gives none.
     pub first_row: u64,
     pub idle_timeout: Duration,
+    /// What is read and rendered takes of the same budget as exports.
+    pub bounds: Arc<Bounds>,
     pub cancel: CancellationToken,
 }
 
@@ -86,7 +97,7 @@ impl Spool {
             options.first_row,
             options.idle_timeout,
             meter.clone(),
-            options.cancel.clone(),
+            Ends::by(options.cancel.clone()),
         );
         let (segments, received) = mpsc::channel(SEGMENTS_AHEAD);
         let spool = Arc::new(self);
@@ -102,8 +113,9 @@ impl Spool {
             };
             sender.send_all(received, first_row, &runtime)
         })
-        .map_err(Failure::internal)?;
-        let reading = spool.read_segments(first_row, &segments, &meter);
+        .map_err(|error| no_thread(&error))?;
+        let budget = Account::new(options.bounds);
+        let reading = spool.read_segments(first_row, &segments, &budget, &meter);
         let read = tokio::select! {
             read = reading => read,
             () = options.cancel.cancelled() => Err(cancelled()),
@@ -120,18 +132,28 @@ impl Spool {
     async fn read_segments(
         &self,
         first_row: u64,
-        segments: &mpsc::Sender<(usize, Bytes)>,
+        segments: &mpsc::Sender<ReadSegment>,
+        budget: &Account,
         meter: &Meter,
     ) -> Result<(), Failure> {
         let Some(first) = self.index.segment_for_row(first_row) else {
             return Ok(());
         };
         for (number, segment) in self.index.segments().iter().enumerate().skip(first) {
+            let range = segment.bytes.clone();
+            let waited = Instant::now();
+            let share = budget.share(range.end - range.start).await;
+            meter.source.blocked(waited.elapsed());
             let started = Instant::now();
-            let bytes = read(&self.results, &self.path, segment.bytes.clone()).await?;
+            let bytes = read(&self.results, &self.path, range).await?;
             let done = Instant::now();
             meter.source.busy(done - started);
-            if segments.send((number, bytes)).await.is_err() {
+            let read = ReadSegment {
+                number,
+                bytes,
+                share,
+            };
+            if segments.send(read).await.is_err() {
                 // The sender stopped first, and says why.
                 return Ok(());
             }
@@ -152,6 +174,13 @@ async fn read(
         .map_err(storage::Error::into_failure)
 }
 
+/// A segment as it is stored, with its share of the memory budget.
+struct ReadSegment {
+    number: usize,
+    bytes: Bytes,
+    share: Share,
+}
+
 struct Sender {
     spool: Arc<Spool>,
     render: RowRender,
@@ -163,25 +192,30 @@ impl Sender {
     /// On a thread of its own.
     fn send_all(
         mut self,
-        mut segments: mpsc::Receiver<(usize, Bytes)>,
+        mut segments: mpsc::Receiver<ReadSegment>,
         first_row: u64,
         runtime: &Handle,
     ) -> Result<String, Failure> {
-        while let Some((number, bytes)) = runtime.block_on(segments.recv()) {
+        while let Some(read) = runtime.block_on(segments.recv()) {
+            let mut share = read.share;
             let started = Instant::now();
-            let segment = &self.spool.index.segments()[number];
+            let segment = &self.spool.index.segments()[read.number];
+            let stored_bytes = read.bytes.len() as u64;
             let batch = self
                 .spool
                 .index
-                .decode_segment(number, bytes)
+                .decode_segment(read.number, read.bytes)
                 .map_err(format::Error::into_failure)?;
+            share.resize(stored_bytes + values_bytes(&batch));
             let rows = batch.num_rows() as u64;
             let skipped = first_row.saturating_sub(segment.first_row);
             let chunks = self
                 .render
                 .chunks_from(batch, skipped as usize)
                 .map_err(|error| error.after_rows(segment.first_row).into_failure())?;
-            self.meter.count_read(rows - skipped, 0);
+            let rendered = chunks.iter().map(|chunk| chunk.payload.len() as u64);
+            share.resize(rendered.sum());
+            self.meter.count_read(rows - skipped);
             self.meter.transform.busy(started.elapsed());
             for chunk in chunks {
                 let rows = u64::from(chunk.rows);
@@ -191,4 +225,11 @@ impl Sender {
         }
         self.sink.drain()
     }
+}
+
+/// What the values take. The arrays of a decoded segment share its buffers: each would count all of them.
+fn values_bytes(batch: &RecordBatch) -> u64 {
+    let columns = batch.columns().iter();
+    let bytes = columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64);
+    bytes.sum()
 }

@@ -1,5 +1,8 @@
 //! The three stages as they run on their threads.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{
         Arc,
@@ -13,19 +16,21 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::{
-    export::{ColumnFidelity, Failure},
+    export::Failure,
     format::{self, Rendered},
     source::{self, BatchOut, Query, ReadOptions, ReadSummary, Source},
     task,
+    transform::Transform,
 };
 
 use super::{Prepare, Run, Sink, Stages, Written};
 
-/// A batch as it was read.
-pub(super) type RenderItem = RecordBatch;
+/// A batch as it was read; or, as the last item, why the source gave no more: a failure travels behind the rows before
+/// it, so that an earlier row that is wrong is reported first, however fast the source failed.
+pub(super) type RenderItem = Result<RecordBatch, Failure>;
 
-/// A rendered batch, or why it could not be rendered: errors travel in order, so that the first wrong row is the one
-/// that is reported, and the rows before it are counted.
+/// A rendered batch, or why there is none: errors travel in order, so that the first wrong row is the one that is
+/// reported, and the rows before it are counted.
 pub(super) type WriteItem = Result<Rendered, format::Error>;
 
 pub(super) struct ReadEnd {
@@ -78,13 +83,24 @@ impl BatchOut for ReaderOut {
             return Ok(());
         }
         let bytes = batch.get_array_memory_size() as u64;
-        self.run.meter.count_read(batch.num_rows() as u64, bytes);
-        let pushed = self.run.to_render.push(self.sequence, batch, bytes);
+        self.run.meter.count_read(batch.num_rows() as u64);
+        let pushed = self.run.to_render.push(self.sequence, Ok(batch), bytes);
         self.sequence += 1;
         self.since = Instant::now();
         self.run.meter.source.blocked(self.since - arrived);
         self.run.meter.source.begins();
         pushed.map_err(|_| source::Closed)
+    }
+}
+
+impl ReaderOut {
+    /// Takes the failure to the end of the queue.
+    fn fails(&self, failure: Failure) {
+        self.run.meter.source.busy(self.since.elapsed());
+        self.run.source_failed.send_replace(Some(failure.clone()));
+        // Closed: something else had failed before.
+        let _ = self.run.to_render.push(self.sequence, Err(failure), 0);
+        self.run.to_render.finish();
     }
 }
 
@@ -113,9 +129,18 @@ pub(super) fn read(
                 ended_at: Timestamp::now(),
             })
         }
-        Err(error) => {
-            // Closed and Cancelled are answers to a stop: the failure that caused it is the one to tell.
+        // Answers to a stop: the failure that caused it is the one to tell.
+        Err(error @ (source::Error::Closed | source::Error::Cancelled)) => {
             run.fail(error.into_failure());
+            None
+        }
+        // There are no rows, and nobody behind who could take the failure.
+        Err(error) if out.prepare.is_some() => {
+            run.fail(error.into_failure());
+            None
+        }
+        Err(error) => {
+            out.fails(error.into_failure());
             None
         }
     }
@@ -148,7 +173,7 @@ pub(super) fn spawn_behind(name: &str, stages: Stages, workers: u32, run: &Run) 
         match started {
             Ok(thread) => threads.push(thread),
             Err(error) => {
-                no_thread(&error, run);
+                run.fail(no_thread(&error));
                 return threads;
             }
         }
@@ -166,7 +191,7 @@ pub(super) fn spawn_behind(name: &str, stages: Stages, workers: u32, run: &Run) 
     });
     match started {
         Ok(thread) => threads.push(thread),
-        Err(error) => no_thread(&error, run),
+        Err(error) => run.fail(no_thread(&error)),
     }
     threads
 }
@@ -183,25 +208,18 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
-fn no_thread(error: &std::io::Error, run: &Run) {
-    run.fail(Failure::internal(format!("no thread for a stage: {error}")).retryable());
+/// Threads come back when other exports end.
+pub(super) fn no_thread(error: &std::io::Error) -> Failure {
+    Failure::internal(format!("no thread for a stage: {error}")).retryable()
 }
 
-fn render_all(transform: &crate::transform::Transform, render: &dyn format::Render, run: &Run) {
+fn render_all(transform: &Transform, render: &dyn format::Render, run: &Run) {
+    // An item's share of the budget is held until the output is in the next queue: both are in memory until then.
     while let Some(item) = run.to_render.pop() {
         let started = Instant::now();
-        let rows = item.value.num_rows() as u64;
-        // The input's share of the budget is held until the output has its own.
-        let batch = item.value.clone();
-        let rendered = match transform.apply(batch) {
-            Ok(batch) => {
-                let filtered = rows - batch.num_rows() as u64;
-                run.meter
-                    .rows_filtered
-                    .fetch_add(filtered, Ordering::Relaxed);
-                render.render(batch)
-            }
-            Err(error) => Err(format::Error::Invalid(error.into_failure())),
+        let rendered = match &item.value {
+            Ok(batch) => render_one(transform, render, batch.clone(), run),
+            Err(failure) => Err(format::Error::Invalid(failure.clone())),
         };
         let bytes = rendered
             .as_ref()
@@ -216,17 +234,32 @@ fn render_all(transform: &crate::transform::Transform, render: &dyn format::Rend
     }
 }
 
+fn render_one(
+    transform: &Transform,
+    render: &dyn format::Render,
+    batch: RecordBatch,
+    run: &Run,
+) -> WriteItem {
+    let rows = batch.num_rows() as u64;
+    let batch = transform
+        .apply(batch)
+        .map_err(|error| format::Error::Invalid(error.into_failure()))?;
+    let filtered = rows - batch.num_rows() as u64;
+    run.meter
+        .rows_filtered
+        .fetch_add(filtered, Ordering::Relaxed);
+    render.render(batch)
+}
+
 /// `None` when the run was stopped by somebody else.
 fn write_all(mut sink: Box<dyn Sink>, run: &Run) -> Result<Option<Written>, Failure> {
-    let mut fidelity = Vec::new();
     let mut rows_before = 0;
-    timed(run, || sink.start())?;
+    timed(run, || sink.start(run.ends()))?;
     while let Some(item) = run.to_write.pop() {
         let rendered = item
             .value
             .map_err(|error| error.after_rows(rows_before).into_failure())?;
         let rows = rendered.rows;
-        merge(&mut fidelity, &rendered.fidelity);
         timed(run, || sink.push(rendered))?;
         rows_before += rows;
         run.meter.rows_written.fetch_add(rows, Ordering::Relaxed);
@@ -234,10 +267,7 @@ fn write_all(mut sink: Box<dyn Sink>, run: &Run) -> Result<Option<Written>, Fail
     if run.stop.is_cancelled() {
         return Ok(None);
     }
-    let mut written = timed(run, || sink.finish())?;
-    merge(&mut fidelity, &written.fidelity);
-    written.fidelity = fidelity;
-    Ok(Some(written))
+    timed(run, || sink.finish()).map(Some)
 }
 
 fn timed<T>(run: &Run, work: impl FnOnce() -> T) -> T {
@@ -249,18 +279,4 @@ fn timed<T>(run: &Run, work: impl FnOnce() -> T) -> T {
         .busy(started.elapsed().saturating_sub(waited_for_client));
     run.meter.sink.blocked(waited_for_client);
     value
-}
-
-fn merge(into: &mut Vec<ColumnFidelity>, more: &[ColumnFidelity]) {
-    for column in more {
-        let known = into.iter_mut().find(|known| known.column == column.column);
-        match known {
-            None => into.push(column.clone()),
-            Some(known) => {
-                for (treatment, count) in &column.counts {
-                    *known.counts.entry(treatment.clone()).or_default() += count;
-                }
-            }
-        }
-    }
 }

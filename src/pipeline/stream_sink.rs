@@ -19,10 +19,13 @@ use crate::{
     format::{self, Payload, Rendered, RowChunk, rows::RowOptions, rows::RowRender},
 };
 
-use super::{Meter, Plan, Prepare, Sink, Stages, Written, cancelled};
+use super::{Ends, Meter, Plan, Prepare, Sink, Stages, Written, cancelled};
 
 /// Messages that wait between the sink and the client: one that is sent, one that is next. More would only be memory.
 pub const CHUNKS_AHEAD: usize = 2;
+
+/// The source has failed: a client that takes nothing for this long does not get the rows before the failure.
+const REST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One message's worth of rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,8 +58,8 @@ pub struct StreamSink {
     hash: Sha256,
     idle_timeout: Duration,
     meter: Arc<Meter>,
-    /// A client that takes nothing must not keep a stop from taking effect.
-    stop: CancellationToken,
+    /// A client that takes nothing must not keep them from taking effect.
+    ends: Ends,
     runtime: Handle,
 }
 
@@ -67,7 +70,7 @@ impl StreamSink {
         first_row: u64,
         idle_timeout: Duration,
         meter: Arc<Meter>,
-        stop: CancellationToken,
+        ends: Ends,
     ) -> Self {
         Self {
             chunks,
@@ -75,7 +78,7 @@ impl StreamSink {
             hash: Sha256::new(),
             idle_timeout,
             meter,
-            stop,
+            ends,
             runtime: Handle::current(),
         }
     }
@@ -114,8 +117,9 @@ impl StreamSink {
                     true => Ok(()),
                     false => Err(client_gone()),
                 },
-                () = self.stop.cancelled() => Err(cancelled()),
+                () = self.ends.stop.cancelled() => Err(cancelled()),
                 () = tokio::time::sleep(self.idle_timeout) => Err(slow_client(self.idle_timeout)),
+                failure = self.ends.source_failed_for(REST_PATIENCE) => Err(failure),
             }
         });
         self.meter.client.busy(started.elapsed());
@@ -124,7 +128,8 @@ impl StreamSink {
 }
 
 impl Sink for StreamSink {
-    fn start(&mut self) -> Result<(), Failure> {
+    fn start(&mut self, ends: Ends) -> Result<(), Failure> {
+        self.ends = ends;
         Ok(())
     }
 
@@ -151,18 +156,13 @@ pub fn stream_stages(
     plan: &Plan,
     options: StreamOptions,
     meter: Arc<Meter>,
-    stop: CancellationToken,
     chunks: mpsc::Sender<Chunk>,
     known: oneshot::Sender<StreamSchema>,
 ) -> Prepare {
     let plan = plan.clone();
-    let sink = Box::new(StreamSink::new(
-        chunks,
-        0,
-        options.idle_timeout,
-        meter,
-        stop,
-    ));
+    // The pipeline's own ends come when it starts the sink.
+    let ends = Ends::by(CancellationToken::new());
+    let sink = StreamSink::new(chunks, 0, options.idle_timeout, meter, ends);
     Box::new(move |schema| {
         let transform = plan.transform(schema)?;
         let schema = transform.output_schema().clone();
@@ -173,7 +173,7 @@ pub fn stream_stages(
         Ok(Stages {
             transform,
             render: Arc::new(render),
-            sink,
+            sink: Box::new(sink),
         })
     })
 }

@@ -99,14 +99,7 @@ impl Service {
             rows: row_options(&request),
             idle_timeout: self.options.stream_idle_timeout,
         };
-        let stages = stream_stages(
-            &plan,
-            options,
-            adopted.meter.clone(),
-            adopted.stop.token(),
-            chunks,
-            known_sender,
-        );
+        let stages = stream_stages(&plan, options, adopted.meter.clone(), chunks, known_sender);
         let feed = Feed {
             chunks: received,
             end,

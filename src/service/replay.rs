@@ -78,6 +78,7 @@ impl Service {
             time_zone: time_zone(job.spec.time_zone.as_deref())?,
             first_row,
             idle_timeout: self.options.stream_idle_timeout,
+            bounds: self.runner.sizes.bounds.clone(),
             cancel: stop.token(),
         };
         let (deadline, cut_off) = (request.deadline, self.cut_off.clone());

@@ -237,7 +237,6 @@ async fn a_store_without_space_is_told_as_such_and_nothing_is_completed() {
                 id: ExportId::generate(),
                 fence: Fence(1),
                 meter: meter.clone(),
-                stop: cancel.clone(),
                 scratch: scratch.path().to_owned(),
             });
             let pipeline = Pipeline {

@@ -241,6 +241,25 @@ async fn a_stream_whose_client_does_not_read_is_cancelled_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_breaks_ends_a_stream_whose_client_does_not_read() {
+    let source = Source::create().await;
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    // More than transports hold, less than the queues do: the source stands at the gate, the sink at the client.
+    let rowgate = Rowgate::start(&source.toml_with("queue_batches = 100")).await;
+    let mut rows = stuck(&rowgate.exports, live(gated(20_000, 8_000))).await;
+    let id = the_export(&rowgate.exports).await.id;
+    let query = look.until_queries(1).await;
+    until_it_stands(&rowgate.exports, &id).await;
+    look.kill(&query).await;
+    // Not after stream_idle_timeout, which is ten minutes.
+    let failed = until(&rowgate.exports, &id, State::Failed).await;
+    let reason = failed.error.unwrap().reason;
+    assert_ne!(reason, "SLOW_CLIENT");
+    let (_, end) = events(&mut rows).await;
+    assert_eq!(rig::reason(&end.unwrap_err()), reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_do_not_hold_up_a_shutdown() {
     let source = Source::create().await;
     let rowgate = service(&source).await;
