@@ -1,13 +1,17 @@
-//! Compression of files that are made of independent chunks: gzip members and zstd frames, one for each batch, so that
-//! they are compressed in parallel and any reader takes their concatenation for one file.
+//! Compression of text files, which are put together from chunks.
+//!
+//! gzip is slow, so each chunk is compressed where it is rendered, in parallel, and is a member of its own: readers must
+//! take members that follow each other for one file (RFC 1952). zstd is fast, and the same is said of its frames (RFC
+//! 8878), but readers in wide use stop after the first one without a word (python-zstandard's `decompress`): a file is
+//! one frame, compressed in order by the thread that writes it.
 
 use std::{
-    io,
+    io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use flate2::{Compress, FlushCompress, Status};
-use zstd::{bulk, zstd_safe::CParameter};
+use zstd::stream::write::Encoder as Frame;
 
 use crate::export::{Failure, spec::Compression};
 
@@ -17,16 +21,18 @@ use super::{Assembled, Assembler, Error, Payload, Rendered};
 const GZIP_LEVEL: u32 = 4;
 const GZIP_WINDOW_BITS: u8 = 15;
 const ZSTD_LEVEL: i32 = 3;
+const FRAME_PIECE_BYTES: usize = 256 << 10;
 
-/// Compresses whole chunks. States are kept for reuse; there are at most as many as threads render at once.
+/// The half of it that threads do in parallel.
 pub(super) struct Compressor {
     codec: Codec,
 }
 
 enum Codec {
     None,
+    /// States are kept for reuse; there are at most as many as threads render at once.
     Gzip(Mutex<Vec<Compress>>),
-    Zstd(Mutex<Vec<bulk::Compressor<'static>>>),
+    Zstd,
 }
 
 impl Compressor {
@@ -38,7 +44,7 @@ impl Compressor {
         let codec = match compression {
             Compression::None => Codec::None,
             Compression::Gzip => Codec::Gzip(Mutex::default()),
-            Compression::Zstd => Codec::Zstd(Mutex::default()),
+            Compression::Zstd => Codec::Zstd,
             Compression::Snappy | Compression::Lz4 => {
                 return Err(Error::Invalid(Failure::invalid_field(
                     field,
@@ -54,48 +60,36 @@ impl Compressor {
         match self.codec {
             Codec::None => none,
             Codec::Gzip(_) => gzip,
-            Codec::Zstd(_) => zstd,
+            Codec::Zstd => zstd,
         }
     }
 
-    /// One complete gzip member or zstd frame.
+    /// Of a whole chunk, what can be done without the others.
     pub(super) fn compress(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
-        match &self.codec {
-            Codec::None => Ok(bytes),
-            Codec::Gzip(idle) => {
-                let mut state = take(idle).unwrap_or_else(|| {
-                    Compress::new_gzip(flate2::Compression::new(GZIP_LEVEL), GZIP_WINDOW_BITS)
-                });
-                let member = gzip_member(&mut state, &bytes)?;
-                state.reset();
-                give_back(idle, state);
-                Ok(member)
-            }
-            Codec::Zstd(idle) => {
-                let mut state = match take(idle) {
-                    Some(state) => state,
-                    None => {
-                        let mut state = bulk::Compressor::new(ZSTD_LEVEL)?;
-                        state.set_parameter(CParameter::ChecksumFlag(true))?;
-                        state
-                    }
-                };
-                let frame = state.compress(&bytes)?;
-                give_back(idle, state);
-                Ok(frame)
-            }
-        }
+        let Codec::Gzip(idle) = &self.codec else {
+            return Ok(bytes);
+        };
+        let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut state = kept.unwrap_or_else(|| {
+            Compress::new_gzip(flate2::Compression::new(GZIP_LEVEL), GZIP_WINDOW_BITS)
+        });
+        let member = gzip_member(&mut state, &bytes)?;
+        state.reset();
+        idle.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(state);
+        Ok(member)
     }
-}
 
-fn take<T>(idle: &Mutex<Vec<T>>) -> Option<T> {
-    idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-}
-
-fn give_back<T>(idle: &Mutex<Vec<T>>, state: T) {
-    idle.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(state);
+    /// Where the chunks go when they are compressed in order.
+    fn frame(&self) -> Result<Option<Frame<'static, Vec<u8>>>, Error> {
+        let Codec::Zstd = &self.codec else {
+            return Ok(None);
+        };
+        let mut frame = Frame::new(Vec::new(), ZSTD_LEVEL)?;
+        frame.include_checksum(true)?;
+        Ok(Some(frame))
+    }
 }
 
 fn gzip_member(state: &mut Compress, bytes: &[u8]) -> Result<Vec<u8>, Error> {
@@ -112,25 +106,36 @@ fn gzip_member(state: &mut Compress, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The ordered half of text files: a head (BOM, header row), then finished chunks.
+/// The ordered half of text files: a head (BOM, header row), then chunks as [`Compressor::compress`] gave them.
 pub(super) struct Appender {
     compressor: Arc<Compressor>,
     head: Vec<u8>,
+    frame: Option<Frame<'static, Vec<u8>>>,
     is_empty: bool,
 }
 
 impl Appender {
-    pub(super) fn new(compressor: Arc<Compressor>, head: Vec<u8>) -> Self {
-        Self {
+    pub(super) fn new(compressor: Arc<Compressor>, head: Vec<u8>) -> Result<Self, Error> {
+        Ok(Self {
+            frame: compressor.frame()?,
             compressor,
             head,
             is_empty: true,
-        }
+        })
     }
 
     fn append(&mut self, bytes: &[u8], out: &mut dyn io::Write) -> Result<(), Error> {
         self.is_empty &= bytes.is_empty();
-        Ok(out.write_all(bytes)?)
+        let Some(frame) = &mut self.frame else {
+            return Ok(out.write_all(bytes)?);
+        };
+        // In pieces: what comes out is small, and gone before the next goes in.
+        for piece in bytes.chunks(FRAME_PIECE_BYTES) {
+            frame.write_all(piece)?;
+            out.write_all(frame.get_ref())?;
+            frame.get_mut().clear();
+        }
+        Ok(())
     }
 }
 
@@ -150,11 +155,15 @@ impl Assembler for Appender {
         }
     }
 
-    /// A file of no bytes is not a gzip file: a result without header and rows is one empty member.
+    /// A file of no bytes is neither a gzip nor a zstd file: a result without header and rows is an empty member or
+    /// frame.
     fn finish(mut self: Box<Self>, out: &mut dyn io::Write) -> Result<Assembled, Error> {
         if self.is_empty {
             let nothing = self.compressor.compress(Vec::new())?;
             self.append(&nothing, out)?;
+        }
+        if let Some(frame) = self.frame {
+            out.write_all(&frame.finish()?)?;
         }
         Ok(Assembled::default())
     }

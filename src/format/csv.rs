@@ -26,6 +26,8 @@ use super::{
 };
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
+/// PostgreSQL's COPY, up to version 17, takes such a line for the end of the data, and silently reads no further.
+const COPY_END: &[u8] = b"\\.";
 
 pub struct CsvEncoder {
     columns: Vec<Column>,
@@ -41,8 +43,8 @@ impl CsvEncoder {
     /// [`Error::Invalid`] for a delimiter or `null_text` that could not be read back, a compression that csv has
     /// not, or a column without a text form.
     pub fn new(spec: &Csv, options: &EncodeOptions) -> Result<Self, Error> {
-        let style = Style::new(spec)?;
         let columns = text::compile_all(&options.schema, &options.time_zone)?;
+        let style = Style::new(spec, columns.len())?;
         let mut head = Vec::new();
         if spec.bom == Bom::Written {
             head.extend_from_slice(BOM);
@@ -104,10 +106,8 @@ impl Encoder for CsvEncoder {
     }
 
     fn assembler(&self) -> Result<Box<dyn Assembler>, Error> {
-        Ok(Box::new(Appender::new(
-            Arc::clone(&self.compressor),
-            self.head.clone(),
-        )))
+        let compressor = Arc::clone(&self.compressor);
+        Ok(Box::new(Appender::new(compressor, self.head.clone())?))
     }
 }
 
@@ -118,6 +118,8 @@ struct Style {
     null_text: Vec<u8>,
     formulas: Formulas,
     values: ValueCheck,
+    /// A cell is a line.
+    is_lone: bool,
 }
 
 /// Whether numbers, times and the like can contain the delimiter or read like `null_text`, so that each has to be looked at.
@@ -128,7 +130,7 @@ enum ValueCheck {
 }
 
 impl Style {
-    fn new(spec: &Csv) -> Result<Self, Error> {
+    fn new(spec: &Csv, columns: usize) -> Result<Self, Error> {
         let delimiter = spec.delimiter;
         if !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\r' | b'\n' | 0) {
             return Err(Error::Invalid(Failure::invalid_field(
@@ -155,6 +157,7 @@ impl Style {
             },
             null_text: null_text.to_vec(),
             formulas: spec.formulas,
+            is_lone: columns == 1,
             values: if in_values || !null_text.is_empty() {
                 ValueCheck::Each
             } else {
@@ -231,7 +234,11 @@ impl Style {
             (byte == b'"') | (byte == delimiter) | (byte == b'\n') | (byte == b'\r')
         };
         // With no `null_text`, NULL is nothing: the comparison then finds the empty string.
-        if bytes.is_empty() || scan::any(bytes, special) || bytes == self.null_text {
+        if bytes.is_empty()
+            || scan::any(bytes, special)
+            || bytes == self.null_text
+            || (self.is_lone && bytes == COPY_END)
+        {
             write_quoted(bytes, out);
         } else {
             out.extend_from_slice(bytes);

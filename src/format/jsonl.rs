@@ -75,9 +75,7 @@ impl Encoder for JsonlEncoder {
     }
 
     fn assembler(&self) -> Result<Box<dyn Assembler>, Error> {
-        Ok(Box::new(Appender::new(
-            Arc::clone(&self.compressor),
-            Vec::new(),
-        )))
+        let compressor = Arc::clone(&self.compressor);
+        Ok(Box::new(Appender::new(compressor, Vec::new())?))
     }
 }

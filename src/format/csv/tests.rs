@@ -261,6 +261,17 @@ fn delimiters_that_occur_in_values() {
 }
 
 #[test]
+fn a_line_is_never_the_mark_that_ends_a_copy() {
+    let rows = batch(vec![("\\.", texts(&[Some("\\."), Some("a\\."), None]))]);
+    assert_eq!(text(&Csv::default(), &rows), "\"\\.\"\n\"\\.\"\na\\.\n\n");
+    let rows = batch(vec![
+        ("a", texts(&[Some("\\.")])),
+        ("b", texts(&[Some("\\.")])),
+    ]);
+    assert_eq!(text(&plain(), &rows), "\\.,\\.\n");
+}
+
+#[test]
 fn lists_are_quoted_json() {
     let list = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
         Some(vec![Some(1), None]),
@@ -335,6 +346,11 @@ fn compressed_files_hold_the_same_bytes() {
         &rows,
     );
     assert!(zstd::decode_all(zstd.as_slice()).unwrap() == expected && zstd.len() < expected.len());
+    // Readers in wide use stop after the first frame.
+    let mut one_frame = zstd::Decoder::new(zstd.as_slice()).unwrap().single_frame();
+    unpacked.clear();
+    one_frame.read_to_end(&mut unpacked).unwrap();
+    assert!(unpacked == expected);
 }
 
 #[test]
