@@ -16,7 +16,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, path::Path,
+};
 
 use crate::export::{Code, ExportId, Failure, Fence};
 
@@ -161,16 +163,34 @@ impl ResultStore {
     /// [`Error::Foreign`] when it is marked as another's.
     pub async fn claim_for(&self, identity: &str) -> Result<(), Error> {
         let path = Path::from(".rowgate-queue");
-        match self.store.get(&path).await {
-            Ok(found) => match found.bytes().await? == identity.as_bytes() {
-                true => Ok(()),
-                false => Err(Error::Foreign),
-            },
-            Err(object_store::Error::NotFound { .. }) => {
+        let found = match self.read_mark(&path).await? {
+            Some(found) => found,
+            None => {
                 let mark = PutPayload::from(identity.as_bytes().to_vec());
-                self.store.put(&path, mark).await?;
-                Ok(())
+                let created = self
+                    .store
+                    .put_opts(&path, mark, PutMode::Create.into())
+                    .await;
+                match created {
+                    Ok(_) => return Ok(()),
+                    // Of two that start at once, one creates it.
+                    Err(object_store::Error::AlreadyExists { .. }) => {
+                        self.read_mark(&path).await?.unwrap_or_default()
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
+        };
+        match found == identity.as_bytes() {
+            true => Ok(()),
+            false => Err(Error::Foreign),
+        }
+    }
+
+    async fn read_mark(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+        match self.store.get(path).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -250,5 +270,31 @@ impl ResultStore {
             .try_for_each(|_| async { Ok(()) })
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_queues_that_claim_a_storage_at_once_one_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = ResultStore::local(folder.path()).unwrap();
+        let identities: Vec<String> = (0..16).map(|number| format!("queue {number}")).collect();
+        let claims = identities
+            .iter()
+            .map(|identity| results.claim_for(identity));
+        let outcomes = futures::future::join_all(claims).await;
+        let claimed: Vec<_> = std::iter::zip(&identities, &outcomes)
+            .filter(|(_, outcome)| outcome.is_ok())
+            .collect();
+        assert_eq!(claimed.len(), 1, "{outcomes:?}");
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| matches!(outcome, Ok(()) | Err(Error::Foreign)))
+        );
+        results.claim_for(claimed[0].0).await.unwrap();
     }
 }
