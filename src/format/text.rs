@@ -239,18 +239,6 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// The value of a binary column.
-    #[inline]
-    pub fn bytes(&self, row: usize) -> Option<&[u8]> {
-        match &self.values {
-            Values::Bytes(array) => Some(array.value(row)),
-            Values::LargeBytes(array) => Some(array.value(row)),
-            Values::BytesView(array) => Some(array.value(row)),
-            Values::FixedBytes(array) => Some(array.value(row)),
-            _ => None,
-        }
-    }
-
     /// The elements of a list cell: their cells, and the range of rows in them.
     pub(super) fn elements(&mut self, row: usize) -> Option<(&mut Cells<'a>, Range<usize>)> {
         match &mut self.values {

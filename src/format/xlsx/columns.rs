@@ -110,17 +110,14 @@ fn number_format(data_type: &DataType) -> Option<String> {
     use DataType::*;
     match data_type {
         Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 => Some("0".to_owned()),
-        Decimal32(_, scale) | Decimal64(_, scale) | Decimal128(_, scale) | Decimal256(_, scale) => {
-            match *scale {
-                ..=0 => Some("0".to_owned()),
-                1..=PLACES_MAX => Some(format!("0.{}", "0".repeat(*scale as usize))),
-                _ => None,
-            }
-        }
+        Decimal128(_, scale) | Decimal256(_, scale) => match *scale {
+            ..=0 => Some("0".to_owned()),
+            1..=PLACES_MAX => Some(format!("0.{}", "0".repeat(*scale as usize))),
+            _ => None,
+        },
         Date32 => Some(DATE_FORMAT.to_owned()),
         Date64 | Timestamp(..) => Some(DATE_TIME_FORMAT.to_owned()),
         Time32(_) | Time64(_) => Some(TIME_FORMAT.to_owned()),
-        Dictionary(_, values) => number_format(values),
         _ => None,
     }
 }
@@ -130,9 +127,9 @@ fn guessed_width(field: &Field, title: &str) -> usize {
     let of_values = match field.data_type() {
         Boolean | Null => 8,
         Int8 | Int16 | UInt8 | UInt16 => 8,
-        Int32 | UInt32 | Float16 | Float32 | Float64 => 12,
+        Int32 | UInt32 | Float32 | Float64 => 12,
         Int64 | UInt64 => 16,
-        Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => 16,
+        Decimal128(..) | Decimal256(..) => 16,
         Date32 => 12,
         Time32(_) | Time64(_) => 10,
         Date64 | Timestamp(..) => 20,
