@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, fmt, io, net::SocketAddr, path::PathBuf, time::
 use crate::{export::Limits, source::SourceOptions};
 
 pub use load::{Inputs, Override, load};
-pub use urls::QueueUrl;
+pub use urls::{LeaseUrl, QueueUrl};
 
 /// All that is in force. Immutable: what may change at run time are the [`Limits`], through `SetLimits`.
 #[derive(Clone, Debug)]
@@ -70,14 +70,21 @@ pub struct Queue {
     pub retention: Duration,
 }
 
-/// In-process leases: one process for each queue.
 #[derive(Clone, Debug)]
 pub struct Lease {
+    pub url: LeaseUrl,
+    /// PEM; for `rediss://`.
+    pub ca_file: Option<PathBuf>,
     pub ttl: Duration,
     /// +- 10 %.
     pub renew_every: Duration,
     /// The owner's trust ends this long before the ttl.
     pub margin: Duration,
+    /// Of each command to Redis; at most a tenth of the ttl.
+    pub command_timeout: Duration,
+    /// Between two asks for a plain lock: doubled from the one to the other, with jitter.
+    pub lock_backoff_min: Duration,
+    pub lock_backoff_max: Duration,
 }
 
 #[derive(Clone, Debug)]

@@ -90,10 +90,18 @@ pub(super) const KEYS: &[Key] = &[
     key("queue.backoff_min", duration(1), r#""1s""#),
     key("queue.backoff_max", duration(1), r#""5m""#),
     key("queue.retention", duration(1), r#""7d""#),
-    key("lease.url", Kind::Text, r#""local""#),
+    key("lease.url", Kind::Secret, r#""local""#),
+    Key {
+        path: "lease.ca_file",
+        kind: Kind::Text,
+        default: Default::Absent,
+    },
     key("lease.ttl", duration(100), r#""30s""#),
     key("lease.renew_every", duration(10), r#""10s""#),
     key("lease.margin", duration(0), r#""1s""#),
+    key("lease.command_timeout", duration(1), r#""1s""#),
+    key("lease.lock_backoff_min", duration(1), r#""20ms""#),
+    key("lease.lock_backoff_max", duration(1), r#""1s""#),
     key(
         "storage.url",
         Kind::Text,
@@ -169,14 +177,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
         "there is no admin port yet: ask grpc.health.v1 at server.listen for health",
     ),
     ("server.tls", "there is no TLS yet"),
-    (
-        "lease.lock_backoff_min",
-        "there are no locks in Redis yet, so nothing backs off",
-    ),
-    (
-        "lease.lock_backoff_max",
-        "there are no locks in Redis yet, so nothing backs off",
-    ),
 ];
 
 /// The key that a path means, `*` matching any name.

@@ -1,6 +1,8 @@
 //! Builds the typed sections, then checks what holds between keys.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, time::Duration};
+use std::{
+    collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration,
+};
 
 use secrecy::SecretString;
 
@@ -154,17 +156,25 @@ fn queue(read: &mut Reader) -> Option<Queue> {
 }
 
 fn lease(read: &mut Reader) -> Option<Lease> {
-    let key = ["lease", "url"];
-    if let Some(text) = read.text(&key) {
-        read.check(&key, urls::lease(&text));
-    }
+    let url = url(read, &["lease", "url"], urls::lease);
+    let ca_file = read.text(&["lease", "ca_file"]);
     let ttl = read.duration(&["lease", "ttl"]);
     let renew_every = read.duration(&["lease", "renew_every"]);
     let margin = read.duration(&["lease", "margin"]);
+    let command_timeout = read.duration(&["lease", "command_timeout"]);
+    let lock_backoff_min = read.duration(&["lease", "lock_backoff_min"]);
+    let lock_backoff_max = read.duration(&["lease", "lock_backoff_max"]);
+    let ttl = ttl?;
     Some(Lease {
-        ttl: ttl?,
+        url: url?,
+        ca_file: ca_file.map(PathBuf::from),
+        ttl,
         renew_every: renew_every?,
         margin: margin?,
+        // A command that hangs must leave time for others before the lease ends.
+        command_timeout: command_timeout?.min(ttl / 10),
+        lock_backoff_min: lock_backoff_min?,
+        lock_backoff_max: lock_backoff_max?,
     })
 }
 
@@ -354,6 +364,22 @@ fn check_together(read: &mut Reader, config: &Config) {
                 text(lease.ttl),
                 text(lease.margin)
             ),
+        );
+    }
+    if lease.lock_backoff_min > lease.lock_backoff_max {
+        read.reject(
+            &["lease", "lock_backoff_min"],
+            format!(
+                "{} is more than lease.lock_backoff_max, {}",
+                text(lease.lock_backoff_min),
+                text(lease.lock_backoff_max)
+            ),
+        );
+    }
+    if lease.ca_file.is_some() && !lease.url.is_tls() {
+        read.reject(
+            &["lease", "ca_file"],
+            "is for TLS: write lease.url as rediss://…, or remove it",
         );
     }
     if queue.backoff_min > queue.backoff_max {

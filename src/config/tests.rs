@@ -261,10 +261,6 @@ fn what_does_not_exist_yet_is_refused_and_says_so() {
         ("[server.tls]\ncert = 'x'", "server.tls"),
         ("[server]\nroles = ['worker']", "server.roles"),
         ("[lease]\nurl = 'redis://cache'", "lease.url"),
-        (
-            "[lease]\nlock_backoff_min = '5ms'",
-            "lease.lock_backoff_min",
-        ),
         ("[storage]\nurl = 's3://bucket/prefix'", "storage.url"),
         ("[limits]\nautomatic = true", "limits.automatic"),
         (
@@ -406,6 +402,12 @@ fn keys_are_checked_against_each_other() {
         "lease.margin",
     );
     assert_problem(
+        "[lease]\nlock_backoff_min = '2s'",
+        "lease.lock_backoff_min",
+        "lease.lock_backoff_max",
+    );
+    assert_problem("[lease]\nca_file = 'ca.pem'", "lease.ca_file", "rediss://");
+    assert_problem(
         "[queue]\nbackoff_min = '10m'",
         "queue.backoff_min",
         "queue.backoff_max",
@@ -454,6 +456,18 @@ fn names_are_small_and_required_keys_required() {
         &format!("{SHOP}[sources.shop.definitions.x]"),
         "sources.shop.definitions.x.sql",
         "is missing",
+    );
+}
+
+#[test]
+fn a_command_to_redis_takes_no_more_than_a_tenth_of_the_ttl() {
+    let lease = |text| load_file(text).unwrap().lease.command_timeout;
+    assert_eq!(lease(""), Duration::from_secs(1));
+    let short = "[lease]\nttl = '5s'\nrenew_every = '1s'";
+    assert_eq!(lease(short), Duration::from_millis(500));
+    assert_eq!(
+        lease("[lease]\ncommand_timeout = '50ms'"),
+        Duration::from_millis(50)
     );
 }
 

@@ -28,16 +28,58 @@ pub(super) fn queue(url: &SecretString) -> Result<QueueUrl, String> {
     }
 }
 
-/// Only in-process leases exist yet.
-pub(super) fn lease(text: &str) -> Result<(), String> {
+/// Whether the app can use leases in Redis. Until then the URLs are refused.
+const REDIS_IS_WIRED: bool = false;
+
+/// Who watches that owners are alive.
+#[derive(Clone, Debug)]
+pub enum LeaseUrl {
+    /// One process for each queue.
+    Local,
+    /// `redis://` or `rediss://`.
+    Redis(SecretString),
+}
+
+impl LeaseUrl {
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Redis(url) if scheme(url.expose_secret()) == "rediss")
+    }
+}
+
+pub(super) fn lease(url: &SecretString) -> Result<LeaseUrl, String> {
+    let text = url.expose_secret();
     match scheme(text) {
-        _ if text == "local" => Ok(()),
-        "redis" | "rediss" => Err(
+        _ if text == LOCAL => Ok(LeaseUrl::Local),
+        "redis" | "rediss" if !REDIS_IS_WIRED => Err(
             "leases in Redis are not there yet: keep \"local\", which means one process for each queue"
                 .to_owned(),
         ),
-        _ => Err(format!("{text:?} is not known: write \"local\"")),
+        "redis" | "rediss" => {
+            check_redis_url(text)?;
+            Ok(LeaseUrl::Redis(url.clone()))
+        }
+        other => Err(format!(
+            "{}: write \"local\", redis://HOST or rediss://USER:PASSWORD@HOST:PORT/DATABASE",
+            unknown_scheme(other)
+        )),
     }
+}
+
+const LOCAL: &str = "local";
+
+fn check_redis_url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|error| format!("this is no URL: {error}"))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("the URL names no host: write redis://HOST:PORT".to_owned());
+    }
+    let database = url.path().trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Err("a database of Redis is a number: write redis://HOST:PORT/0".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("options after ? or # are not known here".to_owned());
+    }
+    Ok(())
 }
 
 /// The folder of the results.
@@ -67,7 +109,7 @@ pub(super) fn source(url: &SecretString) -> Result<(), String> {
 /// The URL without what it keeps secret.
 pub(super) fn masked(text: &str) -> String {
     const MASK: &str = "***";
-    if matches!(scheme(text), "sqlite" | "file") {
+    if text == LOCAL || matches!(scheme(text), "sqlite" | "file") {
         return text.to_owned();
     }
     let Ok(mut url) = Url::parse(text) else {
@@ -153,6 +195,11 @@ mod tests {
         );
         assert_eq!(masked("sqlite://a/b.db"), "sqlite://a/b.db");
         assert_eq!(masked("hunter2"), "***");
+        assert_eq!(masked("local"), "local");
+        assert_eq!(
+            masked("rediss://:hunter2@cache:6379/0"),
+            "rediss://:***@cache:6379/0"
+        );
     }
 
     #[test]
@@ -177,16 +224,30 @@ mod tests {
                 "{later}"
             );
         }
-        assert!(
-            lease("redis://cache:6379")
-                .unwrap_err()
-                .contains("not there yet")
-        );
-        assert!(
-            lease("rediss://cache:6379")
-                .unwrap_err()
-                .contains("not there yet")
-        );
+        for later in ["redis://cache:6379", "rediss://cache:6379"] {
+            let refused = lease(&SecretString::from(later));
+            assert_eq!(refused.is_err(), !REDIS_IS_WIRED, "{later}");
+        }
+    }
+
+    #[test]
+    fn redis_is_named_by_host_and_number() {
+        for right in [
+            "redis://cache",
+            "redis://:hunter2@cache:6379/3",
+            "rediss://user:hunter2@cache:6380/",
+            "redis://[::1]:6379",
+        ] {
+            assert_eq!(check_redis_url(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "redis:///0",
+            "redis://cache/shop",
+            "redis://cache?password=hunter2",
+            "rediss://cache/#insecure",
+        ] {
+            assert!(check_redis_url(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
