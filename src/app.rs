@@ -1,36 +1,46 @@
 //! Builds the parts, wires them, runs them, and takes them down in order. The only place that knows all of them.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod open;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared, select_all},
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{Config, QueueUrl},
-    export::WorkerId,
-    lease::LeaseOptions,
+    config::Config,
+    lease::{LeaseOptions, Locks, Signal},
     pipeline::{Catalog, Sizes},
-    queue::{self, ControlStore, Guard, JobStore, PostgresStore, SqliteStore, WorkerRow},
+    queue::{ControlStore, Guard, WorkerRow},
     rpc::server::{self, Health},
-    run::{Owned, Retries, Runner, Slots, Speeds, StopReason, trust_keeper, watchdog},
+    run::{
+        News, Owned, Retries, Runner, Slots, Speeds, StopReason, Watchdog, hear_news,
+        publish_progress, send_news, trust_keeper,
+    },
     service::{LiveLimits, Service, ServiceOptions, Tokens},
     storage::ResultStore,
     task,
-    worker::{Worker, abandon_all, reaper, retention},
+    worker::{Worker, abandon_all, leader, reaper, retention},
 };
+
+pub use open::{Stores, migrate, open_queue};
+use open::{host_name, open_leases, queue_identity, scratch_folder, worker_id};
 
 /// What is left after the grace time is cut off after this.
 const HARD_EXIT: Duration = Duration::from_secs(5);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// How old the progress is that another process shows.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long limits that were set elsewhere may take to hold here, with every signal lost.
+const LIMITS_EVERY: Duration = Duration::from_secs(10);
 
 /// A service whose parts stand, not yet serving.
 pub struct App {
@@ -38,14 +48,16 @@ pub struct App {
     runner: Arc<Runner>,
     control: Arc<dyn ControlStore>,
     config: Config,
-    guard: Guard,
+    guard: Option<Guard>,
+    /// `None`: this process is the only one of its queue.
+    fleet: Option<Fleet>,
 }
 
-/// A job store that is open and this process's own.
-pub struct Stores {
-    pub jobs: Arc<dyn JobStore>,
-    pub control: Arc<dyn ControlStore>,
-    pub guard: Guard,
+/// What one process among several needs beside.
+struct Fleet {
+    locks: Locks,
+    /// News for others that wait to be sent.
+    outbox: mpsc::Receiver<Signal>,
 }
 
 impl App {
@@ -54,7 +66,7 @@ impl App {
     /// # Errors
     /// What an operator has to put right, in words.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
-        let stores = open_queue(&config.queue.url).await?;
+        let stores = open_queue(&config.queue.url, &config.lease.url).await?;
         Self::over(stores, config).await
     }
 
@@ -66,7 +78,17 @@ impl App {
         let results = ResultStore::local(&config.storage.folder)
             .with_context(|| format!("the result folder {}", config.storage.folder.display()))?;
         let token_key = stores.control.token_key().await?;
-        results.claim_for(&queue_identity(&token_key)).await?;
+        let identity = queue_identity(&token_key);
+        results.claim_for(&identity).await?;
+        let leases = open_leases(&config.lease, &identity).await?;
+        let (news, fleet) = match leases.locks {
+            None => (News::alone(), None),
+            Some(locks) => {
+                let (news, outbox) = News::among_others();
+                (news, Some(Fleet { locks, outbox }))
+            }
+        };
+        let worker = worker_id();
         let catalog = Catalog::new(config.sources.clone())
             .map_err(|invalid| anyhow::anyhow!("{}: {}", invalid.key, invalid.message))?;
         let sizes = Arc::new(Sizes::new(&config.limits));
@@ -85,6 +107,7 @@ impl App {
             slots,
             owned: Arc::new(Owned::default()),
             speeds: Speeds::default(),
+            leases: leases.store,
             lease: LeaseOptions {
                 ttl: config.lease.ttl,
                 renew_every: config.lease.renew_every,
@@ -96,8 +119,8 @@ impl App {
                 backoff_max: config.queue.backoff_max,
             },
             result_ttl: config.storage.ttl,
-            scratch: scratch_folder(&config.storage.folder)?,
-            changed: Runner::changes(),
+            scratch: scratch_folder(&config.storage.folder, &worker, &config.lease.url)?,
+            news,
         });
         let service = Arc::new(Service {
             runner: runner.clone(),
@@ -105,7 +128,7 @@ impl App {
             control: stores.control.clone(),
             limits,
             tokens: Tokens::new(token_key),
-            worker: worker_id(),
+            worker,
             options: ServiceOptions {
                 gateway_timeout: config.server.gateway_timeout,
                 inline_safety: config.inline_safety,
@@ -124,8 +147,11 @@ impl App {
             control: stores.control,
             config,
             guard: stores.guard,
+            fleet,
         };
-        app.take_up().await?;
+        if app.fleet.is_none() {
+            app.take_up().await?;
+        }
         Ok(app)
     }
 
@@ -143,7 +169,7 @@ impl App {
     /// # Errors
     /// The server can't serve, the queue is no longer this process's own, or a part of the service ended by itself.
     pub async fn serve(
-        self,
+        mut self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
@@ -155,10 +181,19 @@ impl App {
         parts.push(worker.clone());
 
         let stop_server = CancellationToken::new();
-        let mut server = server::serve(self.service.clone(), listener, stop_server.clone()).await;
+        let mut server = server::serve(
+            // A process that only works has nothing to offer but its health.
+            self.config.server.roles.api.then(|| self.service.clone()),
+            listener,
+            stop_server.clone(),
+        )
+        .await;
         tracing::info!(%address, "rowgate serves");
 
-        let lost = self.guard.lost();
+        let lost = self
+            .guard
+            .as_ref()
+            .map_or_else(CancellationToken::new, Guard::lost);
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
             () = lost.cancelled() => {
@@ -183,35 +218,76 @@ impl App {
             server.abort();
         }
         stop_background.cancel();
+        if self.guard.is_none() {
+            // Nobody else empties it.
+            let _ = std::fs::remove_dir_all(&self.runner.scratch);
+        }
         outcome
     }
 
-    fn spawn_background(&self, stop: &CancellationToken) -> Vec<Part> {
+    fn spawn_background(&mut self, stop: &CancellationToken) -> Vec<Part> {
         let runner = &self.runner;
-        vec![
-            part(
-                "watchdog",
-                watchdog(
-                    runner.owned.clone(),
-                    runner.store.clone(),
-                    runner.lease,
-                    self.config.queue.poll_interval,
-                    stop.clone(),
-                ),
-            ),
+        let watchdog = Watchdog {
+            owned: runner.owned.clone(),
+            store: runner.store.clone(),
+            leases: runner.leases.clone(),
+            options: runner.lease,
+            poll_interval: self.config.queue.poll_interval,
+        };
+        let mut parts = vec![
+            part("watchdog", watchdog.run(stop.clone())),
             part(
                 "trust keeper",
                 trust_keeper(runner.owned.clone(), runner.lease, stop.clone()),
             ),
-            part(
-                "reaper",
-                reaper(runner.clone(), self.control.clone(), stop.clone()),
-            ),
-            part(
-                "retention",
-                retention(runner.clone(), self.config.queue.retention, stop.clone()),
-            ),
             part("heartbeat", heartbeat(self.service.clone(), stop.clone())),
+        ];
+        let (keep_rows, control) = (self.config.queue.retention, self.control.clone());
+        match self.fleet.take() {
+            None => parts.extend([
+                part("reaper", reaper(runner.clone(), control, stop.clone())),
+                part(
+                    "retention",
+                    retention(runner.clone(), keep_rows, stop.clone()),
+                ),
+            ]),
+            Some(Fleet { locks, outbox }) => {
+                let leader = leader(runner.clone(), control, locks, keep_rows, stop.clone());
+                parts.push(part("leader", leader));
+                parts.extend(self.spawn_news(outbox, stop));
+            }
+        }
+        parts
+    }
+
+    /// What other processes are told, and what they tell.
+    fn spawn_news(&self, outbox: mpsc::Receiver<Signal>, stop: &CancellationToken) -> [Part; 4] {
+        let runner = &self.runner;
+        let limits_set = Arc::new(Notify::new());
+        let on_limits = {
+            let limits_set = limits_set.clone();
+            move || limits_set.notify_one()
+        };
+        let progress = publish_progress(
+            runner.owned.clone(),
+            runner.leases.clone(),
+            PROGRESS_EVERY,
+            stop.clone(),
+        );
+        [
+            part(
+                "news to others",
+                send_news(outbox, runner.leases.clone(), stop.clone()),
+            ),
+            part(
+                "news from others",
+                hear_news(runner.clone(), on_limits, stop.clone()),
+            ),
+            part("progress", progress),
+            part(
+                "limits",
+                follow_limits(self.service.clone(), limits_set, stop.clone()),
+            ),
         ]
     }
 
@@ -224,10 +300,11 @@ impl App {
             caps: Arc::new(move || limits.caps()),
             poll_interval: self.config.queue.poll_interval,
         };
-        part(
-            "worker",
-            worker.run(stop, self.config.server.shutdown_grace),
-        )
+        let grace = self.config.server.shutdown_grace;
+        match self.config.server.roles.worker {
+            true => part("worker", worker.run(stop, grace)),
+            false => part("worker", async move { stop.cancelled().await }),
+        }
     }
 
     /// Lets what runs finish within the grace time, hands the rest back, and waits until that is written.
@@ -263,89 +340,18 @@ fn part(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> 
     ended.boxed().shared()
 }
 
-/// Opens the job store and takes it for this process alone.
-///
-/// # Errors
-/// The job store's; another process that has it.
-pub async fn open_queue(url: &QueueUrl) -> anyhow::Result<Stores> {
-    let options = queue::StoreOptions::default();
-    match url {
-        QueueUrl::Sqlite(path) => {
-            let store = Arc::new(SqliteStore::open(path, options).await?);
-            let guard = store.guard().await?;
-            Ok(Stores {
-                jobs: store.clone(),
-                control: store,
-                guard,
-            })
+/// Limits that were set elsewhere hold here, too.
+async fn follow_limits(service: Arc<Service>, set: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = set.notified() => {}
+            () = tokio::time::sleep(LIMITS_EVERY) => {}
         }
-        QueueUrl::Postgres(url) => {
-            let store = Arc::new(PostgresStore::connect(url, options).await?);
-            let guard = store.guard().await?;
-            Ok(Stores {
-                jobs: store.clone(),
-                control: store,
-                guard,
-            })
+        if let Err(error) = service.limits.load(service.control.as_ref()).await {
+            tracing::warn!(%error, "limits that others set could not be read");
         }
     }
-}
-
-/// Brings the job store's schema up to this version; fine when it is.
-///
-/// # Errors
-/// The job store's.
-pub async fn migrate(url: &QueueUrl) -> Result<(), queue::Error> {
-    let options = queue::StoreOptions::default();
-    match url {
-        QueueUrl::Sqlite(path) => SqliteStore::migrate(path, options).await,
-        QueueUrl::Postgres(url) => PostgresStore::migrate(url, options).await,
-    }
-}
-
-/// Tells queues apart without telling their key.
-fn queue_identity(token_key: &[u8; 32]) -> String {
-    use sha2::{Digest, Sha256};
-    hex::encode(
-        &Sha256::new()
-            .chain_update(b"queue")
-            .chain_update(token_key)
-            .finalize()[..16],
-    )
-}
-
-/// Beside the results, so that an encoder's temporary files are on the same disk; emptied at start, since a killed
-/// process leaves its own behind.
-fn scratch_folder(results: &Path) -> anyhow::Result<PathBuf> {
-    let mut name = results.file_name().unwrap_or_default().to_owned();
-    name.push(".scratch");
-    let folder = results.with_file_name(name);
-    match std::fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("emptying {}", folder.display()));
-        }
-        _ => {}
-    }
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    Ok(folder)
-}
-
-/// Unique for this boot of this process.
-fn worker_id() -> WorkerId {
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    WorkerId(format!(
-        "{}-{}-{}",
-        host_name(),
-        std::process::id(),
-        &random[..8]
-    ))
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }
 
 /// Tells the other processes, and `ListWorkers`, that this one lives.

@@ -51,11 +51,21 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Server {
     pub listen: SocketAddr,
+    pub roles: Roles,
     /// What stands in front of us cuts a call off after this.
     pub gateway_timeout: Duration,
     pub shutdown_grace: Duration,
     /// A client of a stream that takes nothing for this long is dropped.
     pub stream_idle_timeout: Duration,
+}
+
+/// What a process does for its queue: at least one of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roles {
+    /// Serves the API; runs inline exports and live streams.
+    pub api: bool,
+    /// Takes jobs from the queue.
+    pub worker: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -24,8 +24,8 @@ use crate::export::{ExportId, Fence, Progress};
 pub use self::redis::{RedisOptions, RedisStore};
 pub use local::LocalStore;
 pub use lock::{
-    Guard, Length, LineOptions, LockOptions, LockStore, Locks, Mode, Order, Place, Tick, Token, Try,
-    Turn, Wait, Wake,
+    Guard, Length, LineOptions, LockOptions, LockStore, Locks, Mode, Order, Place, Tick, Token,
+    Try, Turn, Wait, Wake,
 };
 pub use rate::{RateLimit, RateStore};
 

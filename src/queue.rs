@@ -263,12 +263,13 @@ pub struct ListCursor {
 }
 
 /// Which owners are taken for dead.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Abandoned {
     /// Every RUNNING and CANCELLING row (this process is the only one, and it has just started).
     All,
-    /// Those whose `lease_until` is past.
-    LeaseExpired,
+    /// Of these, those who still have this fence and whose `lease_until` is past: they are `overdue`, and the lease store
+    /// says that they are silent.
+    Silent(Vec<(ExportId, Fence)>),
 }
 
 /// What a sweep did with one job of a dead owner.
@@ -318,6 +319,14 @@ pub trait JobStore: Send + Sync + 'static {
     /// another version wrote and this one can't read end FAILED (SPEC_UNREADABLE) instead; so they do in `reap`.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>>;
 
+    /// RUNNING and CANCELLING jobs whose `lease_until` is past, in the order of their ids, after `after`; at most
+    /// `jobs_max`. Their owners may well be alive: leases that are kept elsewhere don't move `lease_until`.
+    async fn overdue(
+        &self,
+        after: Option<ExportId>,
+        jobs_max: u32,
+    ) -> Result<Vec<(ExportId, Fence)>>;
+
     /// Extends `lease_until` to now + ttl where `(id, fence)` is still RUNNING or CANCELLING; one answer for each, in
     /// order.
     async fn renew(
@@ -345,7 +354,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// `attempts_max` are used up or the job is live, CANCELLED when it was CANCELLING. At most `jobs_max` a call.
     async fn reap(
         &self,
-        abandoned: Abandoned,
+        abandoned: &Abandoned,
         attempts_max: u32,
         jobs_max: u32,
     ) -> Result<Vec<Reaped>>;
@@ -374,6 +383,10 @@ pub trait ControlStore: Send + Sync + 'static {
 
     /// 32 random bytes, made once under the migration lock: the key that authenticates resume and page tokens.
     async fn token_key(&self) -> Result<[u8; 32]>;
+
+    /// A lock for as long as the value lives, which one process of this queue can have; `None` while another has it. For
+    /// work that is done once and not everywhere, while the lease store can't say who does it.
+    async fn lead(&self) -> Result<Option<Guard>>;
 
     /// Inserts or refreshes this process's row; rows not refreshed for `ttl` are dropped.
     async fn heartbeat(&self, worker: &WorkerRow, ttl: Duration) -> Result<()>;

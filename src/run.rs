@@ -4,10 +4,12 @@
 //! RUNNING under their fence. This module owns what may be written at the end and when nothing may be. It refuses to
 //! know how a job was found, and who waits for it.
 
+mod news;
 mod owned;
 mod settle;
 mod slots;
 mod speed;
+mod watchdog;
 
 use std::{
     path::PathBuf,
@@ -15,23 +17,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::broadcast;
-
 use crate::{
     export::{ExportId, Failure, ResultInfo, ResultKind},
-    lease::{LeaseOptions, Trust},
+    lease::{LeaseOptions, LeaseStore, Trust},
     pipeline::{Catalog, Completed, FileTarget, Meter, Pipeline, Plan, Prepare, Sizes},
     queue::{Job, JobStore, Work},
     storage::ResultStore,
 };
 
-pub use owned::{Owned, Registration, Stop, StopReason, renew_once, trust_keeper, watchdog};
+pub use news::{News, hear_news, send_news};
+pub use owned::{Owned, Registration, Stop, StopReason, trust_keeper};
 pub use settle::Retries;
 pub use slots::{Slot, Slots};
 pub use speed::Speeds;
-
-/// Waiters of `GetStatus` and `WatchExport` that are further behind re-read the row at their next poll.
-const ENDED_BACKLOG: usize = 1024;
+pub use watchdog::{Watchdog, publish_progress};
 
 /// Runs jobs. One for each process, shared.
 pub struct Runner {
@@ -42,20 +41,16 @@ pub struct Runner {
     pub slots: Arc<Slots>,
     pub owned: Arc<Owned>,
     pub speeds: Speeds,
+    pub leases: Arc<dyn LeaseStore>,
     pub lease: LeaseOptions,
     pub retries: Retries,
     pub result_ttl: Duration,
     /// For encoders that need temporary files.
     pub scratch: PathBuf,
-    /// Ids whose state changed here.
-    pub changed: broadcast::Sender<ExportId>,
+    pub news: News,
 }
 
 impl Runner {
-    pub fn changes() -> broadcast::Sender<ExportId> {
-        broadcast::channel(ENDED_BACKLOG).0
-    }
-
     /// Takes over a job that was claimed, or inserted RUNNING, after `sent_at`: from now on the watchdog keeps it.
     pub fn adopt(&self, job: &Job, sent_at: Instant) -> Adopted {
         let meter = Arc::new(Meter::new(job.estimated_rows));
@@ -86,10 +81,17 @@ impl Runner {
                 work,
             )
             .await;
-        drop(adopted.registration);
-        // Nobody may be waiting.
-        let _ = self.changed.send(job.id);
+        self.let_go(&job, adopted).await;
         ended
+    }
+
+    /// The job is out of our hands: its lease goes, and whoever waits is told.
+    pub async fn let_go(&self, job: &Job, adopted: Adopted) {
+        drop(adopted.registration);
+        if let Err(error) = self.leases.release(job.id, job.fence).await {
+            tracing::debug!(job.id = %job.id, fence = %job.fence, %error, "the lease ends by itself");
+        }
+        self.news.changed(job.id);
     }
 
     async fn export(&self, job: &Job, adopted: &Adopted) -> Result<ResultInfo, Failure> {

@@ -4,6 +4,7 @@
 //! would only wait for each other. Wake-ups make it fast, the poll makes it safe: with wake-ups lost, jobs still start
 //! within `poll_interval`.
 
+mod leader;
 mod reaper;
 mod retention;
 
@@ -21,6 +22,7 @@ use crate::{
     run::{Runner, StopReason},
 };
 
+pub use leader::leader;
 pub use reaper::{abandon_all, reaper};
 pub use retention::retention;
 
@@ -92,7 +94,7 @@ impl Worker {
         let slot = self.runner.slots.take_for_claim();
         let adopted = self.runner.adopt(&job, sent_at);
         let runner = self.runner.clone();
-        let _ = runner.changed.send(job.id);
+        runner.news.changed(job.id);
         crate::task::spawn(
             "worker.job",
             running.track_future(async move {

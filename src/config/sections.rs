@@ -1,13 +1,11 @@
 //! Builds the typed sections, then checks what holds between keys.
 
-use std::{
-    collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
 use super::{
-    Config, Error, Lease, Problem, Queue, QueueUrl, Server, Storage,
+    Config, Error, Lease, LeaseUrl, Problem, Queue, QueueUrl, Roles, Server, Storage,
     keys::{COLUMN_KEYS, PARAM_KEYS},
     load::FoundByPath,
     read::Reader,
@@ -82,7 +80,7 @@ pub(super) fn build(found: FoundByPath, problems: Vec<Problem>) -> Result<Config
 
 fn server(read: &mut Reader) -> Option<Server> {
     let listen = listen(read);
-    roles(read);
+    let roles = roles(read);
     let gateway_timeout = read.duration(&["server", "gateway_timeout"]);
     let shutdown_grace = read.duration(&["server", "shutdown_grace"]);
     let stream_idle_timeout = read.duration(&["server", "stream_idle_timeout"]);
@@ -100,6 +98,7 @@ fn server(read: &mut Reader) -> Option<Server> {
     }
     Some(Server {
         listen: listen?,
+        roles: roles?,
         gateway_timeout: gateway_timeout?,
         shutdown_grace: shutdown_grace?,
         stream_idle_timeout: stream_idle_timeout?,
@@ -116,13 +115,10 @@ fn listen(read: &mut Reader) -> Option<SocketAddr> {
     read.check(&key, parsed)
 }
 
-fn roles(read: &mut Reader) {
+fn roles(read: &mut Reader) -> Option<Roles> {
     let key = ["server", "roles"];
-    let Some(mut roles) = read.texts(&key) else {
-        return;
-    };
-    roles.sort();
-    if let Some(other) = roles
+    let names = read.texts(&key)?;
+    if let Some(other) = names
         .iter()
         .find(|role| !matches!(role.as_str(), "api" | "worker"))
     {
@@ -130,12 +126,17 @@ fn roles(read: &mut Reader) {
             &key,
             format!("{other:?} is no role: there are \"api\" and \"worker\""),
         );
-    } else if roles != ["api", "worker"] {
-        read.reject(
-            &key,
-            "processes with a single role come with the fleet, which is not there yet: write [\"api\", \"worker\"]",
-        );
+        return None;
     }
+    if names.is_empty() {
+        read.reject(&key, "a process needs a role: \"api\", \"worker\" or both");
+        return None;
+    }
+    let has = |role: &str| names.iter().any(|name| name == role);
+    Some(Roles {
+        api: has("api"),
+        worker: has("worker"),
+    })
 }
 
 fn queue(read: &mut Reader) -> Option<Queue> {
@@ -374,6 +375,14 @@ fn check_together(read: &mut Reader, config: &Config) {
                 text(lease.lock_backoff_min),
                 text(lease.lock_backoff_max)
             ),
+        );
+    }
+    let roles = config.server.roles;
+    if matches!(lease.url, LeaseUrl::Local) && !(roles.api && roles.worker) {
+        read.reject(
+            &["server", "roles"],
+            "with lease.url = \"local\" this process is the only one of its queue and needs both roles: write \
+             [\"api\", \"worker\"], or give lease.url a Redis",
         );
     }
     if lease.ca_file.is_some() && !lease.url.is_tls() {

@@ -28,9 +28,6 @@ pub(super) fn queue(url: &SecretString) -> Result<QueueUrl, String> {
     }
 }
 
-/// Whether the app can use leases in Redis. Until then the URLs are refused.
-const REDIS_IS_WIRED: bool = false;
-
 /// Who watches that owners are alive.
 #[derive(Clone, Debug)]
 pub enum LeaseUrl {
@@ -50,10 +47,6 @@ pub(super) fn lease(url: &SecretString) -> Result<LeaseUrl, String> {
     let text = url.expose_secret();
     match scheme(text) {
         _ if text == LOCAL => Ok(LeaseUrl::Local),
-        "redis" | "rediss" if !REDIS_IS_WIRED => Err(
-            "leases in Redis are not there yet: keep \"local\", which means one process for each queue"
-                .to_owned(),
-        ),
         "redis" | "rediss" => {
             check_redis_url(text)?;
             Ok(LeaseUrl::Redis(url.clone()))
@@ -223,10 +216,6 @@ mod tests {
                 storage(later).unwrap_err().contains("not there yet"),
                 "{later}"
             );
-        }
-        for later in ["redis://cache:6379", "rediss://cache:6379"] {
-            let refused = lease(&SecretString::from(later));
-            assert_eq!(refused.is_err(), !REDIS_IS_WIRED, "{later}");
         }
     }
 

@@ -14,11 +14,7 @@ use super::{
 /// Waits until the lock is had, or the patience is over.
 pub(super) async fn wait_in_line(mut attempt: Attempt, patience: Patience) -> Result<Guard> {
     // Before the first command: a wake may come before its reply.
-    let seat = Seat::take(
-        attempt.handle.keeper.clone(),
-        &attempt.name,
-        &attempt.token,
-    );
+    let seat = Seat::take(attempt.handle.keeper.clone(), &attempt.name, &attempt.token);
     let options = attempt.handle.keeper.options;
     let mut backoff = Backoff::new(options.backoff_min, options.backoff_max);
     let mut place = None;

@@ -281,7 +281,11 @@ impl Keeper {
     async fn tick(&self, lines: &[Arc<str>]) -> bool {
         let mut was_forgotten = false;
         for names in lines.chunks(TICK_LINES) {
-            match self.store.tick(&self.member, names, self.options.line).await {
+            match self
+                .store
+                .tick(&self.member, names, self.options.line)
+                .await
+            {
                 Ok(tick) => {
                     was_forgotten |= tick.was_forgotten;
                     for (name, holder) in names.iter().zip(tick.holders) {

@@ -14,10 +14,7 @@ mod scripts;
 use std::{
     num::NonZero,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -336,7 +333,9 @@ fn milliseconds(time: Duration) -> String {
 
 /// Of `<fence>:…`. What is no such value is older than anything.
 fn fence_of(value: &str) -> Fence {
-    let fence = value.split_once(':').and_then(|(fence, _)| fence.parse().ok());
+    let fence = value
+        .split_once(':')
+        .and_then(|(fence, _)| fence.parse().ok());
     Fence(fence.unwrap_or(-1))
 }
 

@@ -319,9 +319,17 @@ impl JobStore for PostgresStore {
         retried(|| self.delete_once(id)).await
     }
 
+    async fn overdue(
+        &self,
+        after: Option<ExportId>,
+        jobs_max: u32,
+    ) -> Result<Vec<(ExportId, Fence)>> {
+        retried(|| self.overdue_once(after, jobs_max)).await
+    }
+
     async fn reap(
         &self,
-        abandoned: Abandoned,
+        abandoned: &Abandoned,
         attempts_max: u32,
         jobs_max: u32,
     ) -> Result<Vec<Reaped>> {
@@ -365,6 +373,10 @@ impl ControlStore for PostgresStore {
 
     async fn token_key(&self) -> Result<[u8; 32]> {
         self.token_key_once().await
+    }
+
+    async fn lead(&self) -> Result<Option<Guard>> {
+        session::leader(&self.connect).await
     }
 
     async fn heartbeat(&self, worker: &WorkerRow, ttl: Duration) -> Result<()> {

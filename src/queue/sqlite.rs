@@ -282,9 +282,17 @@ impl JobStore for SqliteStore {
         retried(|| self.delete_once(id)).await
     }
 
+    async fn overdue(
+        &self,
+        after: Option<ExportId>,
+        jobs_max: u32,
+    ) -> Result<Vec<(ExportId, Fence)>> {
+        retried(|| self.overdue_once(after, jobs_max)).await
+    }
+
     async fn reap(
         &self,
-        abandoned: Abandoned,
+        abandoned: &Abandoned,
         attempts_max: u32,
         jobs_max: u32,
     ) -> Result<Vec<Reaped>> {
@@ -328,6 +336,14 @@ impl ControlStore for SqliteStore {
 
     async fn token_key(&self) -> Result<[u8; 32]> {
         self.token_key_once().await
+    }
+
+    async fn lead(&self) -> Result<Option<Guard>> {
+        match Guard::of_file(&self.path.with_added_extension("leader")) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Error::InUse(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn heartbeat(&self, worker: &WorkerRow, ttl: Duration) -> Result<()> {

@@ -35,18 +35,22 @@ pub struct Serving {
     ended: JoinHandle<Result<(), Error>>,
 }
 
-/// Serves on `listener` until `stop` fires, then waits for open calls to end.
+/// Serves `service`, or no more than health, on `listener` until `stop` fires, then waits for open calls to end.
 pub async fn serve(
-    service: Arc<Service>,
+    service: Option<Arc<Service>>,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Serving {
     let (health, health_service) = tonic_health::server::health_reporter();
     let (reflection_v1, reflection_v1alpha) = reflection::services();
-    let exports = ExportServiceServer::new(ExportHandlers::new(service.clone()))
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let admin = AdminServiceServer::new(AdminHandlers::new(service))
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let exports = service.clone().map(|service| {
+        ExportServiceServer::new(ExportHandlers::new(service))
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+    });
+    let admin = service.map(|service| {
+        AdminServiceServer::new(AdminHandlers::new(service))
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+    });
     let router = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
@@ -55,8 +59,8 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
-        .add_service(exports)
-        .add_service(admin);
+        .add_optional_service(exports)
+        .add_optional_service(admin);
     let incoming = TcpListenerStream::new(listener);
     let ended = task::spawn("server", async move {
         router

@@ -1,8 +1,7 @@
-//! The jobs that this process owns now, and the watchdog that keeps them its own.
+//! The jobs that this process owns now, and until when each may be believed to be its own.
 //!
-//! Every `poll_interval` the watchdog extends the leases of all of them in one statement and reads their states back:
-//! a cancel committed elsewhere stops the job, and so does a fence that was passed on. While the job store does not
-//! answer, a job runs on until its trust ends.
+//! A table only: [`super::watchdog`] fills it with what lease store and job store say, and [`trust_keeper`] stops what
+//! nobody vouched for in time.
 
 use std::{
     collections::HashMap,
@@ -10,14 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::RngExt;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     export::{ExportId, Fence, Progress},
     lease::{LeaseOptions, Trust},
     pipeline::Meter,
-    queue::{JobStore, Ownership},
 };
 
 /// Why a running job is told to stop. The first reason stands.
@@ -60,6 +58,8 @@ impl Stop {
 #[derive(Debug, Default)]
 pub struct Owned {
     jobs: Mutex<HashMap<ExportId, Entry>>,
+    /// Something needs the watchdog before its next round.
+    asked: Notify,
 }
 
 #[derive(Debug)]
@@ -68,6 +68,15 @@ struct Entry {
     stop: Stop,
     meter: Arc<Meter>,
     trust: Trust,
+    lease: Lease,
+}
+
+/// What the lease store was last heard to say of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lease {
+    /// To be acquired: just claimed, or the key was missing.
+    Wanted,
+    Held,
 }
 
 /// Registered for as long as it lives.
@@ -106,8 +115,10 @@ impl Owned {
                 stop: stop.clone(),
                 meter,
                 trust,
+                lease: Lease::Wanted,
             },
         );
+        self.asked.notify_one();
         if let Some(former) = former {
             // This process lost the job and was given it again: the run under the old fence is over.
             former.stop.now(StopReason::Lost);
@@ -152,9 +163,36 @@ impl Owned {
             .map(|entry| entry.trust)
     }
 
-    fn list(&self) -> Vec<(ExportId, Fence)> {
+    /// With how far each has come.
+    pub(super) fn progress_of_all(&self) -> Vec<(ExportId, Fence, Progress)> {
         self.lock()
             .iter()
+            .map(|(id, entry)| (*id, entry.fence, entry.meter.progress()))
+            .collect()
+    }
+
+    /// What a signal told of a job of ours is looked up at once.
+    pub fn look_after(&self, id: ExportId) {
+        if self.lock().contains_key(&id) {
+            self.asked.notify_one();
+        }
+    }
+
+    /// Signals were missed.
+    pub(super) fn look_after_all(&self) {
+        self.asked.notify_one();
+    }
+
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Those that are not lost; of these, those whose lease is in this state.
+    pub(super) fn list(&self, lease: Option<Lease>) -> Vec<(ExportId, Fence)> {
+        self.lock()
+            .iter()
+            .filter(|(_, entry)| entry.stop.reason() != Some(StopReason::Lost))
+            .filter(|(_, entry)| lease.is_none_or(|lease| entry.lease == lease))
             .map(|(id, entry)| (*id, entry.fence))
             .collect()
     }
@@ -163,21 +201,33 @@ impl Owned {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self, id: ExportId, fence: Fence, ownership: Ownership, trust: Trust) {
-        let mut jobs = self.lock();
-        let Some(entry) = jobs.get_mut(&id).filter(|entry| entry.fence == fence) else {
-            return;
-        };
-        match ownership {
-            Ownership::Running => entry.trust = trust,
-            Ownership::Cancelling => {
-                entry.trust = trust;
-                entry.stop.now(StopReason::Cancelled);
-            }
-            Ownership::Lost => {
+    /// Somebody who decides has said that the job is ours, `trust` long.
+    pub(super) fn vouch(&self, id: ExportId, fence: Fence, trust: Trust) {
+        self.with(id, fence, |entry| entry.trust = entry.trust.max(trust));
+    }
+
+    pub(super) fn set_lease(&self, id: ExportId, fence: Fence, lease: Lease) {
+        self.with(id, fence, |entry| entry.lease = lease);
+    }
+
+    pub(super) fn cancelled(&self, id: ExportId, fence: Fence) {
+        self.with(id, fence, |entry| entry.stop.now(StopReason::Cancelled));
+    }
+
+    pub(super) fn lost(&self, id: ExportId, fence: Fence) {
+        self.with(id, fence, |entry| {
+            if entry.stop.reason() != Some(StopReason::Lost) {
                 tracing::warn!(job.id = %id, fence = %fence, "the job is no longer ours; it stops");
-                entry.stop.now(StopReason::Lost);
             }
+            entry.stop.now(StopReason::Lost);
+        });
+    }
+
+    fn with(&self, id: ExportId, fence: Fence, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.lock().get_mut(&id)
+            && entry.fence == fence
+        {
+            change(entry);
         }
     }
 
@@ -200,25 +250,6 @@ impl Owned {
     }
 }
 
-/// Runs until `shutdown`; renews at `renew_every` or `poll_interval`, whichever is shorter, +- 10 %.
-pub async fn watchdog(
-    owned: Arc<Owned>,
-    store: Arc<dyn JobStore>,
-    lease: LeaseOptions,
-    poll_interval: Duration,
-    shutdown: CancellationToken,
-) {
-    let every = lease.renew_every.min(poll_interval);
-    loop {
-        let pause = every.mul_f64(rand::rng().random_range(0.9..1.1));
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        renew_once(&owned, store.as_ref(), &lease).await;
-    }
-}
-
 /// Stops each job whose trust is over, at that moment: beside the watchdog, so that a job store that hangs can't delay
 /// it. Runs until `shutdown`.
 pub async fn trust_keeper(owned: Arc<Owned>, lease: LeaseOptions, shutdown: CancellationToken) {
@@ -235,34 +266,6 @@ pub async fn trust_keeper(owned: Arc<Owned>, lease: LeaseOptions, shutdown: Canc
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// Extends the leases of all owned jobs, and stops those that are not ours any more. `false`: the store did not answer.
-pub async fn renew_once(owned: &Owned, store: &dyn JobStore, lease: &LeaseOptions) -> bool {
-    let jobs = owned.list();
-    if jobs.is_empty() {
-        return true;
-    }
-    // A call that hangs must leave time for another within the trust of the last.
-    let patience = (lease.ttl / 10).max(Duration::from_millis(100));
-    let sent_at = Instant::now();
-    match tokio::time::timeout(patience, store.renew(&jobs, lease.ttl)).await {
-        Ok(Ok(answers)) => {
-            let trust = Trust::renewed(lease, sent_at);
-            for ((id, fence), ownership) in jobs.into_iter().zip(answers) {
-                owned.heard(id, fence, ownership, trust);
-            }
-            true
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, jobs = jobs.len(), "leases were not renewed");
-            false
-        }
-        Err(_) => {
-            tracing::warn!(jobs = jobs.len(), "the job store did not answer in time");
-            false
         }
     }
 }

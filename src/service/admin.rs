@@ -93,6 +93,7 @@ impl Service {
             .await
             .map_err(store_failure)?;
         tracing::info!(?overrides, "limits were set");
+        self.runner.news.limits();
         // More slots may let waiting jobs start.
         self.control.announce_work().await;
         Ok(self.limits.effective())

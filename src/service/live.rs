@@ -185,8 +185,7 @@ impl Service {
             Err(failure) => (Err(failure.clone()), Err(failure)),
         };
         let row = self.runner.settle(job, &adopted.stop, written, work).await;
-        drop(adopted.registration);
-        let _ = self.runner.changed.send(job.id);
+        self.runner.let_go(job, adopted).await;
         drop(slot);
         match (told, row) {
             (Ok(ended), Some(row)) if row.state == State::Succeeded => Ok(ended),

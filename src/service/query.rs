@@ -70,7 +70,7 @@ impl Service {
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + wait;
         let id = job.id;
-        let mut changed = self.runner.changed.subscribe();
+        let mut changed = self.runner.news.subscribe();
         // Subscribed first, read second: an end in between is not missed.
         if !wait.is_zero() && !job.state.is_terminal() {
             *job = self.job(tenant, id).await?;
@@ -89,7 +89,7 @@ impl Service {
 
     /// Returns when something about the export may have changed, or after `interval`.
     pub async fn changed_or(&self, id: ExportId, interval: Duration) {
-        let mut changed = self.runner.changed.subscribe();
+        let mut changed = self.runner.news.subscribe();
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             () = changed_to(&mut changed, id) => {}
@@ -106,11 +106,28 @@ impl Service {
                 .map_err(store_failure)?,
             _ => None,
         };
+        let progress = match self.progress(&job) {
+            None if matches!(job.state, State::Running | State::Cancelling) => {
+                self.progress_elsewhere(job.id).await
+            }
+            progress => progress,
+        };
         Ok(ExportView {
-            progress: self.progress(&job),
+            progress,
             job,
             queue_position,
         })
+    }
+
+    /// What the process that runs it said last. Not worth an error.
+    async fn progress_elsewhere(&self, id: ExportId) -> Option<Progress> {
+        match self.runner.leases.progress(id).await {
+            Ok(progress) => progress,
+            Err(error) => {
+                tracing::debug!(job.id = %id, %error, "progress elsewhere is not known");
+                None
+            }
+        }
     }
 
     /// Live while it runs here; afterwards what the manifest says.
@@ -178,7 +195,7 @@ impl Service {
         match self.store.cancel(id).await.map_err(store_failure)? {
             Cancelled::Accepted(job) => {
                 self.runner.owned.stop(id, StopReason::Cancelled);
-                let _ = self.runner.changed.send(id);
+                self.runner.news.cancelled(id);
                 Ok(job)
             }
             Cancelled::TooLate(job) => Err(Failure::new(

@@ -1,12 +1,16 @@
 //! Puts the jobs of dead owners back, or ends them.
+//!
+//! Dead means three things at once: `lease_until` is past, the lease store has been answering for a full ttl, and it has
+//! no key of the owner. While the lease store does not answer, nobody is declared dead.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    queue::{Abandoned, ControlStore, Error, Reaped},
-    run::{Runner, renew_once},
+    export::{ExportId, Fence},
+    queue::{Abandoned, ControlStore, Error},
+    run::Runner,
 };
 
 /// Rows of one sweep's transaction.
@@ -19,15 +23,15 @@ const SWEEP_JOBS_MAX: u32 = 200;
 pub async fn abandon_all(runner: &Runner) -> Result<usize, Error> {
     let mut count = 0;
     loop {
-        let reaped = sweep(runner, Abandoned::All).await?;
-        if reaped.is_empty() {
+        let reaped = reap(runner, &Abandoned::All).await?;
+        if reaped == 0 {
             return Ok(count);
         }
-        count += reaped.len();
+        count += reaped;
     }
 }
 
-/// Looks for expired leases a few times within each ttl, until `shutdown`.
+/// Looks for dead owners a few times within each ttl, until `shutdown`.
 pub async fn reaper(
     runner: Arc<Runner>,
     control: Arc<dyn ControlStore>,
@@ -39,19 +43,59 @@ pub async fn reaper(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
-        // `lease_until` is a wall clock's: one that jumped must not take this process's own jobs from it.
-        if !renew_once(&runner.owned, runner.store.as_ref(), &runner.lease).await {
-            continue;
-        }
-        match sweep(&runner, Abandoned::LeaseExpired).await {
-            Ok(reaped) if reaped.is_empty() => {}
+        match sweep(&runner).await {
+            Ok(0) => {}
             Ok(_) => control.announce_work().await,
             Err(error) => tracing::warn!(%error, "dead owners could not be looked for"),
         }
     }
 }
 
-async fn sweep(runner: &Runner, abandoned: Abandoned) -> Result<Vec<Reaped>, Error> {
+/// Every overdue job, a page at a time: those with live owners stand between the others.
+async fn sweep(runner: &Runner) -> Result<usize, Error> {
+    let (mut after, mut count) = (None, 0);
+    loop {
+        let overdue = runner.store.overdue(after, SWEEP_JOBS_MAX).await?;
+        let Some((last, _)) = overdue.last() else {
+            return Ok(count);
+        };
+        after = Some(*last);
+        let is_last = overdue.len() < SWEEP_JOBS_MAX as usize;
+        match silent(runner, overdue).await {
+            Some(silent) if !silent.is_empty() => {
+                count += reap(runner, &Abandoned::Silent(silent)).await?;
+            }
+            Some(_) => {}
+            None => return Ok(count),
+        }
+        if is_last {
+            return Ok(count);
+        }
+    }
+}
+
+/// Those of whose owners there is no sign of life; `None`: there is no telling.
+async fn silent(
+    runner: &Runner,
+    overdue: Vec<(ExportId, Fence)>,
+) -> Option<Vec<(ExportId, Fence)>> {
+    let ids: Vec<ExportId> = overdue.iter().map(|(id, _)| *id).collect();
+    match runner.leases.alive(&ids, runner.lease.ttl).await {
+        Ok(alive) => Some(
+            overdue
+                .into_iter()
+                .zip(alive)
+                .filter_map(|(job, is_alive)| (!is_alive).then_some(job))
+                .collect(),
+        ),
+        Err(error) => {
+            tracing::debug!(%error, "the lease store does not answer: nobody is declared dead");
+            None
+        }
+    }
+}
+
+async fn reap(runner: &Runner, abandoned: &Abandoned) -> Result<usize, Error> {
     let reaped = runner
         .store
         .reap(abandoned, runner.retries.attempts_max, SWEEP_JOBS_MAX)
@@ -64,7 +108,7 @@ async fn sweep(runner: &Runner, abandoned: Abandoned) -> Result<Vec<Reaped>, Err
         if let Err(error) = runner.results.discard(job.id, job.fence).await {
             tracing::warn!(job.id = %job.id, %error, "left-overs stay for the collector");
         }
-        let _ = runner.changed.send(job.id);
+        runner.news.changed(job.id);
     }
-    Ok(reaped)
+    Ok(reaped.len())
 }

@@ -107,6 +107,8 @@ cases! {
         a_renewal_extends_the_lease
         a_sweep_of_all_takes_every_owned_job
         a_sweep_leaves_live_leases_alone
+        overdue_jobs_come_in_pages
+        a_sweep_of_silent_owners_checks_fence_and_lease_again
         a_swept_job_waits_no_backoff
         a_job_without_attempts_left_fails
         a_swept_attempt_is_not_charged_as_a_whole_export

@@ -4,6 +4,7 @@ mod admission;
 mod bad_input;
 mod disk;
 mod exports;
+mod fleet;
 mod grpcio;
 mod grpcurl;
 mod life;

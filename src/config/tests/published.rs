@@ -30,6 +30,8 @@ fn the_examples_load() {
         let (_dir, mut inputs) = file(&text);
         inputs.env = env(&[
             ("SHOP_URL", "postgres://reader:hunter2@db.internal/shop"),
+            ("QUEUE_URL", "postgres://rowgate:hunter2@db/rowgate"),
+            ("REDIS_URL", "redis://:hunter2@cache:6379"),
             ("ERP_URL", "mysql://reader:hunter2@erp.internal/erp"),
         ])
         .env;

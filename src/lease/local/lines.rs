@@ -85,10 +85,7 @@ impl Line {
         now: Instant,
     ) -> Option<Wake> {
         let (token, silent_for) = self.first_alive(members, line, now)?;
-        let confirm_within = line
-            .dead_after
-            .saturating_sub(silent_for)
-            .max(CONFIRM_MIN);
+        let confirm_within = line.dead_after.saturating_sub(silent_for).max(CONFIRM_MIN);
         self.holder = Some((token.clone(), now + confirm_within));
         Some(Wake {
             name: name.into(),

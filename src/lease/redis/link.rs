@@ -263,7 +263,12 @@ mod tests {
     #[test]
     fn answers_are_told_from_silence() {
         for (line, retryable, is_silence, connection_is_bad) in [
-            ("-LOADING Redis is loading the dataset\r\n", true, true, false),
+            (
+                "-LOADING Redis is loading the dataset\r\n",
+                true,
+                true,
+                false,
+            ),
             ("-READONLY You can't write\r\n", true, true, true),
             (
                 "-ERR Error running script: @user_script:3: -READONLY You can't write\r\n",
@@ -273,7 +278,12 @@ mod tests {
             ),
             ("-BUSY Redis is busy\r\n", true, true, false),
             ("-NOAUTH Authentication required.\r\n", false, true, true),
-            ("-NOPERM this user has no permissions\r\n", false, true, true),
+            (
+                "-NOPERM this user has no permissions\r\n",
+                false,
+                true,
+                true,
+            ),
             ("-WRONGTYPE Operation\r\n", false, false, false),
             ("-ERR unknown command\r\n", false, false, false),
         ] {

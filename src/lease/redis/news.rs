@@ -59,9 +59,7 @@ impl News {
         let connect = async {
             let mut listener = self.client.get_async_pubsub().await?;
             listener.subscribe(self.keys.signals()).await?;
-            listener
-                .subscribe(self.keys.wakes() + &self.boot)
-                .await?;
+            listener.subscribe(self.keys.wakes() + &self.boot).await?;
             Ok(listener.split())
         };
         let (mut sink, mut messages) = in_time(self.timeout, connect).await?;

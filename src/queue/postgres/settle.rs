@@ -50,25 +50,53 @@ impl PostgresStore {
         Ok(Cancelled::Accepted(job))
     }
 
+    pub(super) async fn overdue_once(
+        &self,
+        after: Option<ExportId>,
+        jobs_max: u32,
+    ) -> Result<Vec<(ExportId, Fence)>> {
+        let rows = sqlx::query(
+            "select id, fence from jobs where state in (2, 3) and lease_until < now() and ($1::uuid is null or id > $1) \
+             order by id limit $2",
+        )
+        .bind(after.map(|id| Id(id.0)))
+        .bind(i64::from(jobs_max))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((ExportId(row.try_get::<Id, _>(0)?.0), Fence(row.try_get(1)?))))
+            .collect()
+    }
+
     pub(super) async fn reap_once(
         &self,
-        abandoned: Abandoned,
+        abandoned: &Abandoned,
         attempts_max: u32,
         jobs_max: u32,
     ) -> Result<Vec<Reaped>> {
-        let every_owner = abandoned == Abandoned::All;
+        let (every_owner, silent) = match abandoned {
+            Abandoned::All => (true, [].as_slice()),
+            Abandoned::Silent(silent) => (false, silent.as_slice()),
+        };
+        let silent_ids: Vec<Id> = silent.iter().map(|(id, _)| Id(id.0)).collect();
+        let silent_fences: Vec<i64> = silent.iter().map(|(_, fence)| fence.0).collect();
         let mut tx = self.begin().await?;
         let seen = sqlx::query(
-            "select id, tenant, source from jobs where state in (2, 3) and ($1 or lease_until < now()) \
+            "select id, tenant, source, fence from jobs where state in (2, 3) and ($1 or lease_until < now() and \
+               (id, fence) in (select * from unnest($3::uuid[], $4::bigint[]))) \
              order by id limit $2",
         )
         .bind(every_owner)
         .bind(i64::from(jobs_max))
+        .bind(silent_ids)
+        .bind(silent_fences)
         .fetch_all(&mut *tx)
         .await?;
-        let (mut ids, mut tenants, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut fences) = (Vec::new(), Vec::new());
+        let (mut tenants, mut sources) = (Vec::new(), Vec::new());
         for row in &seen {
             ids.push(row.try_get::<Id, _>(0)?);
+            fences.push(row.try_get::<i64, _>(3)?);
             tenants.push(row.try_get::<String, _>(1)?);
             sources.push(row.try_get::<String, _>(2)?);
         }
@@ -78,10 +106,12 @@ impl PostgresStore {
         let rows = sqlx::query(concat!(
             "select ",
             job_columns!(),
-            " from jobs where id = any($1) and state in (2, 3) and ($2 or lease_until < now()) order by id for update"
+            " from jobs where (id, fence) in (select * from unnest($1::uuid[], $3::bigint[])) and state in (2, 3) \
+               and ($2 or lease_until < now()) order by id for update"
         ))
         .bind(ids)
         .bind(every_owner)
+        .bind(fences)
         .fetch_all(&mut *tx)
         .await?;
         let mut reaped = Vec::with_capacity(rows.len());

@@ -1,6 +1,6 @@
 //! What ends or interrupts an attempt: settle, cancel, reap. One function applies the change that the rules decided.
 
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection};
 
 use super::{SqliteStore, count_source, count_tenant, later, load, now};
 use crate::{
@@ -50,25 +50,51 @@ impl SqliteStore {
         Ok(Cancelled::Accepted(job))
     }
 
+    pub(super) async fn overdue_once(
+        &self,
+        after: Option<ExportId>,
+        jobs_max: u32,
+    ) -> Result<Vec<(ExportId, Fence)>> {
+        let rows = sqlx::query(
+            "select id, fence from jobs where state in (2, 3) and lease_until < $1 and ($2 is null or id > $2) \
+             order by id limit $3",
+        )
+        .bind(now())
+        .bind(after.map(|id| Id(id.0)))
+        .bind(jobs_max)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((ExportId(row.try_get::<Id, _>(0)?.0), Fence(row.try_get(1)?))))
+            .collect()
+    }
+
     pub(super) async fn reap_once(
         &self,
-        abandoned: Abandoned,
+        abandoned: &Abandoned,
         attempts_max: u32,
         jobs_max: u32,
     ) -> Result<Vec<Reaped>> {
         let mut tx = self.begin().await?;
         let at = now();
-        let expired_before = match abandoned {
-            Abandoned::All => None,
-            Abandoned::LeaseExpired => Some(at),
+        let (expired_before, silent) = match abandoned {
+            Abandoned::All => (None, [].as_slice()),
+            Abandoned::Silent(silent) => (Some(at), silent.as_slice()),
         };
+        let silent: Vec<(String, i64)> = silent
+            .iter()
+            .map(|(id, fence)| (hex::encode_upper(id.0.as_bytes()), fence.0))
+            .collect();
+        let silent = serde_json::to_string(&silent).map_err(|e| Error::Broken(e.to_string()))?;
         let rows = sqlx::query(concat!(
             "select ",
             job_columns!(),
-            " from jobs where state in (2, 3) and ($1 is null or lease_until < $1) order by id limit $2"
+            " from jobs where state in (2, 3) and ($1 is null or lease_until < $1 and (hex(id), fence) in \
+               (select value ->> 0, value ->> 1 from json_each($3))) order by id limit $2"
         ))
         .bind(expired_before)
         .bind(jobs_max)
+        .bind(silent)
         .fetch_all(&mut *tx)
         .await?;
         let mut reaped = Vec::with_capacity(rows.len());

@@ -339,7 +339,7 @@ pub async fn a_job_that_this_version_can_not_read_fails_and_is_in_nobodys_way(ri
     make_unreadable(rig, "orphaned").await;
     let reaped = rig
         .store
-        .reap(Abandoned::All, 3, 10)
+        .reap(&Abandoned::All, 3, 10)
         .await
         .expect("the sweep works");
     assert_eq!(reaped.len(), 2);

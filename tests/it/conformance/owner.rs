@@ -25,9 +25,15 @@ async fn abandoned(rig: &Rig) -> Job {
 
 async fn reap(rig: &Rig, abandoned: Abandoned) -> Vec<Reaped> {
     rig.store
-        .reap(abandoned, ATTEMPTS_MAX, 100)
+        .reap(&abandoned, ATTEMPTS_MAX, 100)
         .await
         .expect("the sweep works")
+}
+
+/// As if every owner whose `lease_until` is past were silent.
+async fn reap_overdue(rig: &Rig) -> Vec<Reaped> {
+    let overdue = rig.store.overdue(None, 100).await.expect("they are found");
+    reap(rig, Abandoned::Silent(overdue)).await
 }
 
 pub async fn a_renewal_tells_what_became_of_each_job(rig: &Rig) {
@@ -64,12 +70,12 @@ pub async fn a_renewal_extends_the_lease(rig: &Rig) {
         .await
         .expect("renews");
     assert_eq!(answers, [Ownership::Running]);
-    assert!(reap(rig, Abandoned::LeaseExpired).await.is_empty());
+    assert!(reap_overdue(rig).await.is_empty());
     rig.store
         .renew(&[(job.id, job.fence)], NO_TIME)
         .await
         .expect("renews");
-    assert_eq!(reap(rig, Abandoned::LeaseExpired).await.len(), 1);
+    assert_eq!(reap_overdue(rig).await.len(), 1);
 }
 
 pub async fn a_sweep_of_all_takes_every_owned_job(rig: &Rig) {
@@ -87,7 +93,7 @@ pub async fn a_sweep_of_all_takes_every_owned_job(rig: &Rig) {
 pub async fn a_sweep_leaves_live_leases_alone(rig: &Rig) {
     let held = rig.running().await;
     let dead = abandoned(rig).await;
-    let reaped = reap(rig, Abandoned::LeaseExpired).await;
+    let reaped = reap_overdue(rig).await;
     assert_eq!(reaped.iter().map(|r| r.id).collect::<Vec<_>>(), [dead.id]);
     assert_eq!(rig.get(held.id).await.state, State::Running);
     assert!(matches!(
@@ -96,9 +102,50 @@ pub async fn a_sweep_leaves_live_leases_alone(rig: &Rig) {
     ));
 }
 
+pub async fn overdue_jobs_come_in_pages(rig: &Rig) {
+    let mut expected = Vec::new();
+    for _ in 0..5 {
+        let job = abandoned(rig).await;
+        expected.push((job.id, job.fence));
+    }
+    let held = rig.running().await;
+    rig.store.cancel(expected[2].0).await.expect("cancels");
+    expected.sort();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = rig.store.overdue(after, 2).await.expect("they are found");
+        assert!(page.len() <= 2);
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        seen.extend(page);
+    }
+    assert_eq!(seen, expected);
+    assert!(!seen.contains(&(held.id, held.fence)));
+}
+
+pub async fn a_sweep_of_silent_owners_checks_fence_and_lease_again(rig: &Rig) {
+    let (renewed, passed_on, dead) = (
+        abandoned(rig).await,
+        abandoned(rig).await,
+        abandoned(rig).await,
+    );
+    let overdue = rig.store.overdue(None, 100).await.expect("they are found");
+    assert_eq!(overdue.len(), 3);
+    // Since they were looked at: one was renewed after all, another has a new owner.
+    rig.store
+        .renew(&[(renewed.id, renewed.fence)], HOUR)
+        .await
+        .expect("renews");
+    rig.settle_done(&passed_on, retry(NO_TIME)).await;
+    assert_eq!(rig.claim_one().await.id, passed_on.id);
+    let reaped = reap(rig, Abandoned::Silent(overdue)).await;
+    assert_eq!(reaped.iter().map(|r| r.id).collect::<Vec<_>>(), [dead.id]);
+    assert!(reap(rig, Abandoned::Silent(Vec::new())).await.is_empty());
+}
+
 pub async fn a_swept_job_waits_no_backoff(rig: &Rig) {
     let dead = abandoned(rig).await;
-    let reaped = reap(rig, Abandoned::LeaseExpired).await;
+    let reaped = reap_overdue(rig).await;
     assert_eq!(
         (reaped[0].fence, reaped[0].state),
         (dead.fence, State::Queued)
@@ -160,10 +207,7 @@ pub async fn a_live_stream_fails_with_its_owner(rig: &Rig) {
 pub async fn a_job_that_was_cancelling_ends_cancelled(rig: &Rig) {
     let job = abandoned(rig).await;
     rig.store.cancel(job.id).await.expect("cancels");
-    assert_eq!(
-        reap(rig, Abandoned::LeaseExpired).await[0].state,
-        State::Cancelled
-    );
+    assert_eq!(reap_overdue(rig).await[0].state, State::Cancelled);
     assert_eq!(rig.get(job.id).await.state, State::Cancelled);
 }
 
@@ -175,7 +219,7 @@ pub async fn a_sweep_is_bounded(rig: &Rig) {
     for _ in 0..4 {
         sizes.push(
             rig.store
-                .reap(Abandoned::All, ATTEMPTS_MAX, 2)
+                .reap(&Abandoned::All, ATTEMPTS_MAX, 2)
                 .await
                 .expect("sweeps")
                 .len(),
@@ -194,7 +238,7 @@ pub async fn many_sweepers_take_each_job_once(rig: &Rig) {
     let other = rig.another().await;
     let sweeps = (0..6).map(|i| {
         let store = if i % 2 == 0 { &rig.store } else { &other };
-        store.reap(Abandoned::All, ATTEMPTS_MAX, 100)
+        store.reap(&Abandoned::All, ATTEMPTS_MAX, 100)
     });
     let reaped: Vec<Reaped> = join_all(sweeps)
         .await

@@ -69,7 +69,8 @@ impl Client<'_> {
                 }
             }
             10 => {
-                store.reap(Abandoned::LeaseExpired, 2, 5).await?;
+                let overdue = store.overdue(None, 5).await?;
+                store.reap(&Abandoned::Silent(overdue), 2, 5).await?;
             }
             11 => {
                 if let Some(id) = self.seen.choose(&mut self.random) {

@@ -81,39 +81,61 @@ async fn a_success_whose_reply_was_lost_keeps_its_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_for_longer_than_trust_stops_the_job_and_it_runs_again() {
+async fn a_store_that_is_away_stops_nothing_that_only_this_process_can_own() {
     let (folder, source) = (temp_dir(), Source::create().await);
     let (gate, look) = (source.close_gate().await, source.look().await);
     let toml = source.toml() + LEASE;
     let (rowgate, faults) = Rowgate::start_faulty(folder.path().to_owned(), &toml).await;
     let id = held_with_bytes(&rowgate, &look).await;
+    let tried = faults.calls("standings");
+    faults.set_all(Fault::Refuse);
+    // For longer than the ttl: forty polls are eight seconds.
+    wait_until(PATIENCE, "many polls in vain", || async {
+        (faults.calls("standings") >= tried + 40).then_some(())
+    })
+    .await;
+    look.until_queries(1).await;
+    gate.open().await;
+    wait_until(PATIENCE, "its end can't be written", || async {
+        (faults.calls("settle") >= 2).then_some(())
+    })
+    .await;
+    faults.clear();
+    let done = until(&rowgate.exports, &id, State::Succeeded).await;
+    assert_eq!((done.attempt, done.fence), (1, 1), "{done:?}");
+    let text = String::from_utf8(download(&rowgate.exports, &id).await.unwrap()).unwrap();
+    assert_eq!(text.lines().count(), 20_002);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_leases_nor_store_for_longer_than_trust_stop_the_job_and_nothing_is_written() {
+    let (folder, source) = (temp_dir(), Source::create().await);
+    let (_gate, look) = (source.close_gate().await, source.look().await);
+    // Nobody listens there: leases are kept in the database from the start.
+    let away = LEASE.replace("[lease]\n", "[lease]\nurl = \"redis://127.0.0.1:1\"\n");
+    let toml = source.toml() + &away;
+    let (rowgate, faults) = Rowgate::start_faulty(folder.path().to_owned(), &toml).await;
+    let id = held_with_bytes(&rowgate, &look).await;
+    let renewed = faults.calls("renew");
+    wait_until(PATIENCE, "it lives by the database", || async {
+        (faults.calls("renew") >= renewed + 3).then_some(())
+    })
+    .await;
+    look.until_queries(1).await;
     let settles = faults.calls("settle");
 
     faults.set_all(Fault::Refuse);
     until_no_query(&look).await;
-    rig::until_nothing_stored(folder.path()).await;
-    assert_eq!(faults.calls("settle"), settles, "nothing may be written");
-
-    faults.clear();
-    let again = wait_until(PATIENCE, "the next attempt", || async {
-        let export = status(&rowgate.exports, &id).await;
-        (export.state() == State::Running && export.fence >= 2).then_some(export)
+    wait_until(PATIENCE, "no file", || async {
+        files(&folder.path().join("results"))
+            .is_empty()
+            .then_some(())
     })
     .await;
-    assert_eq!(again.last_failure.unwrap().reason, "WORKER_LOST");
-    gate.open().await;
-    let done = until(&rowgate.exports, &id, State::Succeeded).await;
-    let fence = done.fence;
-    assert_eq!(
-        files(&folder.path().join("results")),
-        [
-            id.clone(),
-            format!("{id}/{fence}"),
-            format!("{id}/{fence}/result.csv")
-        ]
-    );
-    let text = String::from_utf8(download(&rowgate.exports, &id).await.unwrap()).unwrap();
-    assert_eq!(text.lines().count(), 20_002);
+    assert_eq!(faults.calls("settle"), settles, "nothing may be written");
+    faults.clear();
+    // While Redis does not answer, nobody is declared dead.
+    assert_eq!(status(&rowgate.exports, &id).await.state(), State::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,11 +216,11 @@ async fn a_wall_clock_that_jumps_takes_no_job_from_this_process() {
     let id = queue(&rowgate.exports, as_csv(gated(100, 50))).await;
     look.until_queries(1).await;
     // To the reaper, all leases ran out long ago.
-    let sweeps = faults.calls("reap");
+    let sweeps = faults.calls("overdue");
     execute(folder.path(), "update jobs set lease_until = 1").await;
     // The first may have begun before.
     wait_until(PATIENCE, "two sweeps", || async {
-        (faults.calls("reap") >= sweeps + 2).then_some(())
+        (faults.calls("overdue") >= sweeps + 2).then_some(())
     })
     .await;
     gate.open().await;
@@ -224,8 +246,10 @@ async fn a_part_that_panics_ends_the_service_with_an_error_after_a_drain() {
         assert!(error.contains(says), "{error}");
         (folder, id)
     };
-    // Both the watchdog and the reaper renew.
-    for (call, says) in [("reap", "the reaper ended"), ("renew", "ended by itself")] {
+    for (call, says) in [
+        ("overdue", "the reaper ended"),
+        ("standings", "the watchdog ended"),
+    ] {
         let (folder, id) = broken(call, says).await;
         until_no_query(&look).await;
         // Handed back, as at every end.

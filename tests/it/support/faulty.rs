@@ -8,8 +8,8 @@ use rowgate::{
     app::Stores,
     export::{ExportId, Fence, LimitOverrides, SpecHash, TenantId},
     queue::{
-        Abandoned, Audit, Cancelled, ClaimRequest, ControlStore, Deleted, Error, Inserted, Job,
-        JobStore, LimitChange, ListFilter, NewJob, Ownership, Paused, PausedTenants, Reaped,
+        Abandoned, Audit, Cancelled, ClaimRequest, ControlStore, Deleted, Error, Guard, Inserted,
+        Job, JobStore, LimitChange, ListFilter, NewJob, Ownership, Paused, PausedTenants, Reaped,
         Result, Settled, Settlement, Standing, Work, WorkerRow,
     },
 };
@@ -223,9 +223,18 @@ impl JobStore for Faulty<dyn JobStore> {
         self.through("delete", self.inner.delete(id)).await
     }
 
+    async fn overdue(
+        &self,
+        after: Option<ExportId>,
+        jobs_max: u32,
+    ) -> Result<Vec<(ExportId, Fence)>> {
+        self.through("overdue", self.inner.overdue(after, jobs_max))
+            .await
+    }
+
     async fn reap(
         &self,
-        abandoned: Abandoned,
+        abandoned: &Abandoned,
         attempts_max: u32,
         jobs_max: u32,
     ) -> Result<Vec<Reaped>> {
@@ -266,6 +275,10 @@ impl ControlStore for Faulty<dyn ControlStore> {
 
     async fn token_key(&self) -> Result<[u8; 32]> {
         self.through("token_key", self.inner.token_key()).await
+    }
+
+    async fn lead(&self) -> Result<Option<Guard>> {
+        self.inner.lead().await
     }
 
     async fn heartbeat(&self, worker: &WorkerRow, ttl: Duration) -> Result<()> {

@@ -56,7 +56,9 @@ impl Rowgate {
     /// In a folder that outlives it, over a job store that fails on command.
     pub async fn start_faulty(folder: PathBuf, toml: &str) -> (Self, Arc<Faults>) {
         let config = Self::config(&folder, toml);
-        let stores = app::open_queue(&config.queue.url).await.unwrap();
+        let stores = app::open_queue(&config.queue.url, &config.lease.url)
+            .await
+            .unwrap();
         let (stores, faults) = Faults::over(stores);
         let app = App::over(stores, config).await.unwrap();
         (Self::serve(app, folder).await, faults)
