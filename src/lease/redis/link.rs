@@ -256,7 +256,7 @@ mod tests {
 
     fn server_error(line: &str) -> RedisError {
         ::redis::parse_redis_value(line.as_bytes())
-            .and_then(|value| Ok(value.extract_error()?))
+            .and_then(|value| value.extract_error())
             .unwrap_err()
     }
 
