@@ -6,6 +6,7 @@
 //! Reading order: [`plan`] turns a request into a [`stage`]; `stage` runs it on batches.
 
 mod arithmetic;
+mod casts;
 mod expression;
 mod functions;
 mod messages;

@@ -30,7 +30,9 @@ use datafusion_sql::{
     sqlparser::ast::{self, Visit},
 };
 
-use super::{arithmetic, expression::Refusal, functions, messages::readable, names, parse, strict};
+use super::{
+    arithmetic, casts, expression::Refusal, functions, messages::readable, names, parse, strict,
+};
 
 pub(super) fn plan(
     tree: ast::Expr,
@@ -75,6 +77,7 @@ fn logical(tree: ast::Expr, schema: &DFSchemaRef) -> PlanResult<Expr> {
     let expr = strict::checked(expr, schema)?;
     let expr = simplifier.coerce(expr, schema)?;
     let expr = arithmetic::checked(expr, schema)?;
+    let expr = casts::kept(expr, schema)?;
     let expr = simplifier.simplify(expr)?;
     constants_have_values(&expr)?;
     // What depends on constant arguments, such as the name of a time zone, is checked only here.

@@ -31,6 +31,10 @@ enum Number {
     Literal(i64),
     Sum(Box<Number>, Box<Number>),
     Or(Box<Number>, i64),
+    /// A cast that cuts.
+    Half(Box<Number>),
+    /// A cast that gives NULL from 2 on.
+    Tiny(Box<Number>),
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +55,13 @@ impl Number {
             Self::Literal(value) => value.to_string(),
             Self::Sum(left, right) => format!("({} + {})", left.sql(), right.sql()),
             Self::Or(number, other) => format!("coalesce({}, {other})", number.sql()),
+            Self::Half(number) => {
+                format!(
+                    "cast(cast({} as decimal(12, 1)) * 0.5 as bigint)",
+                    number.sql()
+                )
+            }
+            Self::Tiny(number) => format!("try_cast({} * 100 as tinyint)", number.sql()),
         }
     }
 
@@ -61,6 +72,8 @@ impl Number {
             Self::Literal(value) => Some(*value),
             Self::Sum(left, right) => Some(left.value(row)? + right.value(row)?),
             Self::Or(number, other) => Some(number.value(row).unwrap_or(*other)),
+            Self::Half(number) => Some(number.value(row)? / 2),
+            Self::Tiny(number) => i8::try_from(number.value(row)? * 100).ok().map(i64::from),
         }
     }
 }
@@ -131,7 +144,9 @@ fn number() -> impl Strategy<Value = Number> {
     leaf.prop_recursive(2, 6, 2, |inner| {
         prop_oneof![
             (inner.clone(), inner.clone()).prop_map(|(l, r)| Number::Sum(Box::new(l), Box::new(r))),
-            (inner, -3..4_i64).prop_map(|(n, other)| Number::Or(Box::new(n), other)),
+            (inner.clone(), -3..4_i64).prop_map(|(n, other)| Number::Or(Box::new(n), other)),
+            inner.clone().prop_map(|n| Number::Half(Box::new(n))),
+            inner.prop_map(|n| Number::Tiny(Box::new(n))),
         ]
     })
 }

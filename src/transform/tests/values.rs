@@ -158,6 +158,35 @@ fn casts_fail_or_are_tried() {
 }
 
 #[test]
+fn a_filter_compares_what_a_cast_gives() {
+    assert_eq!(filtered("cast(amount as bigint) = 10").unwrap(), [1]);
+    assert_eq!(filtered("10 < cast(amount as bigint)").unwrap(), [0_i64; 0]);
+    assert_eq!(
+        filtered("cast(amount as bigint) in (10, -2)").unwrap(),
+        [1, 3]
+    );
+    assert_eq!(
+        filtered("cast(amount as bigint) between -2 and 10").unwrap(),
+        [1, 3]
+    );
+    assert_eq!(filtered("try_cast(big as int) > 5").unwrap(), [0_i64; 0]);
+    assert_eq!(filtered("try_cast(big as int) is null").unwrap(), [1, 2]);
+    assert_eq!(filtered("cast(status as bigint) = 1").unwrap(), [2]);
+    assert_eq!(filtered("cast(id as text) = '2'").unwrap(), [2]);
+    for overflowing in [
+        "cast(big as int) > 5",
+        "cast(big as smallint) in (5)",
+        "cast(amount as decimal(2, 2)) <> 0.5",
+    ] {
+        let outcome = filtered(overflowing);
+        assert!(
+            matches!(outcome, Err(Error::Evaluation { .. })),
+            "{overflowing}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
 fn choices_are_lazy() {
     use DataType::*;
     check(&[
