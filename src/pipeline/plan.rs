@@ -83,10 +83,16 @@ impl Plan {
             .describe(&self.resolved.query)
             .await
             .map_err(source::Error::into_failure)?;
-        let transform = self.transform(&description.schema)?;
-        self.encoder(transform.output_schema(), scratch)?;
+        let (plan, schema) = (self.clone(), description.schema);
+        // Thousands of expressions take seconds.
+        let fields = on_own_thread("plan", move || {
+            let transform = plan.transform(&schema)?;
+            plan.encoder(transform.output_schema(), scratch)?;
+            Ok(format::text::fields(transform.output_schema()))
+        })
+        .await?;
         Ok(Described {
-            fields: format::text::fields(transform.output_schema()),
+            fields,
             // They name the source's columns, and a definition shows only its own.
             warnings: match &self.resolved.fixed {
                 Some(_) => Vec::new(),
@@ -129,7 +135,8 @@ impl Plan {
         &self.resolved
     }
 
-    /// The definition's transform first, the caller's behind it: what the caller sees is the definition's output.
+    /// The definition's transform first, the caller's behind it: what the caller sees is the definition's output. CPU work,
+    /// not for the runtime's threads.
     pub fn transform(&self, schema: &SchemaRef) -> Result<Transform, Failure> {
         let fixed = match &self.resolved.fixed {
             None => Transform::identity(schema.clone()),
@@ -193,17 +200,7 @@ impl Plan {
         let cancel = CancellationToken::new();
         // A caller that goes away stops the read.
         let _stop = cancel.clone().drop_guard();
-        let read = task::spawn_thread("sample".to_owned(), move || {
-            plan.read_sample(rows_max, cancel)
-        })
-        .map_err(|error| no_thread(&error))?;
-        match read.await {
-            Ok(Ok(sample)) => sample,
-            Ok(Err(panicked)) => Err(Failure::internal(panicked)),
-            Err(_) => Err(Failure::internal(
-                "the sample's thread ended without a word",
-            )),
-        }
+        on_own_thread("sample", move || plan.read_sample(rows_max, cancel)).await
     }
 
     fn read_sample(&self, rows_max: u64, cancel: CancellationToken) -> Result<Bytes, Failure> {
@@ -269,6 +266,21 @@ impl Plan {
                 sink: Box::new(FileSink::new(assembler, upload, target.meter)),
             })
         })
+    }
+}
+
+/// Runs CPU-heavy or blocking work where it holds up nobody else; a panic there is an internal failure.
+async fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = task::spawn_thread(name.to_owned(), work).map_err(|error| no_thread(&error))?;
+    match done.await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panicked)) => Err(Failure::internal(panicked)),
+        Err(_) => Err(Failure::internal(format!(
+            "the thread {name} ended without a word"
+        ))),
     }
 }
 

@@ -1,15 +1,15 @@
 //! Arithmetic that fails instead of wrapping, and `||` of bounded size.
 //!
 //! DataFusion's own operators wrap on overflow, also where it folds constants, and follow IEEE for floats: here an
-//! overflow and a division by zero are errors for every type. The operators are replaced after types were coerced and
-//! before constants are folded.
+//! overflow and a division by zero are errors for every type, and infinite dates take no part. The operators are replaced
+//! after types were coerced and before constants are folded.
 
 use std::{hash::Hash, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Datum, StringArray, new_empty_array},
+    array::{Array, ArrayRef, AsArray, Datum, Scalar, new_empty_array},
     compute::{
-        cast,
+        CastOptions, cast, cast_with_options,
         kernels::{
             concat_elements::concat_elements_utf8,
             numeric::{add, div, mul, neg, rem, sub},
@@ -17,6 +17,7 @@ use arrow::{
     },
     datatypes::{DataType, Decimal128Type, Float32Type, Float64Type},
     error::ArrowError,
+    util::display::FormatOptions,
 };
 use datafusion_common::{
     DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err,
@@ -27,7 +28,10 @@ use datafusion_expr::{
     ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::functions::RESULT_BYTES_MAX;
+use super::{
+    functions::{RESULT_BYTES_MAX, Texts, rows_to_fill},
+    infinity,
+};
 
 /// `expr`, already coerced, with every operator that could wrap or grow replaced.
 pub(super) fn checked(expr: Expr, schema: &DFSchema) -> Result<Expr> {
@@ -64,16 +68,19 @@ enum Operation {
     Remainder,
     Negate,
     Join,
+    /// Between two dates.
+    Days,
 }
 
 fn operation(op: Operator, left: &DataType, right: &DataType) -> Option<Operation> {
-    // DataFusion's own: a difference of dates, which is a number of days, and time of day plus interval, which is
-    // meant to go round the clock.
-    let of_dates = left == &DataType::Date32 && right == &DataType::Date32;
+    if left == &DataType::Date32 && right == &DataType::Date32 {
+        return (op == Operator::Minus).then_some(Operation::Days);
+    }
+    // DataFusion's own: time of day plus interval, which is meant to go round the clock.
     let of_times = [left, right]
         .iter()
         .any(|side| matches!(side, DataType::Time32(_) | DataType::Time64(_)));
-    if of_dates || of_times {
+    if of_times {
         return None;
     }
     match op {
@@ -97,7 +104,7 @@ impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
         match self.operation {
             Operation::Add => "+",
-            Operation::Subtract | Operation::Negate => "-",
+            Operation::Subtract | Operation::Negate | Operation::Days => "-",
             Operation::Multiply => "*",
             Operation::Divide => "/",
             Operation::Remainder => "%",
@@ -119,19 +126,15 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let rows = args.number_rows;
         let constant = args
             .args
             .iter()
             .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { args.number_rows };
         let result = if self.operation == Operation::Join {
-            let sides = args
-                .args
-                .iter()
-                .map(|arg| Ok(cast(&arg.to_array(rows)?, &DataType::Utf8)?))
-                .collect::<Result<Vec<_>>>()?;
-            join(&sides[0], &sides[1])?
+            join(&args.args, rows)?
         } else {
+            infinity::refuse(self.name(), &args.args, rows, |_| true)?;
             let operands = args
                 .args
                 .iter()
@@ -161,6 +164,7 @@ impl Checked {
             Operation::Divide => div(operands[0], operands[1]),
             Operation::Remainder => rem(operands[0], operands[1]),
             Operation::Negate => neg(operands[0].get().0),
+            Operation::Days => sub(days(operands[0])?.as_ref(), days(operands[1])?.as_ref()),
             Operation::Join => Err(ArrowError::InvalidArgumentError("text".to_owned())),
         }
     }
@@ -236,15 +240,42 @@ fn check_decimal(result: &ArrayRef) -> Result<()> {
     Ok(())
 }
 
-fn join(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
-    let (left, right) = (left.as_string::<i32>(), right.as_string::<i32>());
-    // From first to last offset: an array may be a slice of a much larger one.
-    let bytes_of = |text: &StringArray| (text.offsets()[text.len()] - text.offsets()[0]) as usize;
-    let bytes = bytes_of(left) + bytes_of(right);
-    if bytes > RESULT_BYTES_MAX {
+/// A date as the number of its day, in 64 bits: no difference overflows them.
+fn days(date: &dyn Datum) -> Result<Box<dyn Datum>, ArrowError> {
+    let (date, is_scalar) = date.get();
+    let days = cast(date, &DataType::Int64)?;
+    Ok(match is_scalar {
+        true => Box::new(Scalar::new(days)),
+        false => Box::new(days),
+    })
+}
+
+/// What is no text fails, rather than becoming NULL.
+const EXACT: CastOptions<'static> = CastOptions {
+    safe: false,
+    format_options: FormatOptions::new(),
+};
+
+fn join(sides: &[ColumnarValue], rows: usize) -> Result<ArrayRef> {
+    let mut bytes = 0;
+    for side in sides {
+        bytes += Texts::of(side)?.bytes(rows_to_fill(sides, rows));
+    }
+    if bytes > RESULT_BYTES_MAX as u128 {
         return Err(exec_datafusion_err!(
             "the result of || takes more than {RESULT_BYTES_MAX} bytes for one batch of rows"
         ));
     }
+    let sides = sides
+        .iter()
+        .map(|side| {
+            Ok(cast_with_options(
+                &side.to_array(rows)?,
+                &DataType::Utf8,
+                &EXACT,
+            )?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (left, right) = (sides[0].as_string::<i32>(), sides[1].as_string::<i32>());
     Ok(Arc::new(concat_elements_utf8(left, right)?))
 }

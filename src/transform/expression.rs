@@ -3,10 +3,15 @@
 //! text -> [`parse`](super::parse) (syntax tree, checked) -> [`sql`](super::sql) (logical expression, typed and
 //! simplified) -> a physical expression, here.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
+    array::{Array, ArrayRef, RecordBatch},
+    compute::concat,
     datatypes::{FieldRef, SchemaRef},
 };
 use datafusion_common::{
@@ -19,6 +24,10 @@ use super::{Error, Problem, messages, parse, sql};
 
 /// Planning walks trees by recursion: with the bounds that [`parse`] sets, a fraction of this is used.
 const STACK_BYTES: usize = 64 << 20;
+/// Rows that are computed at once, however large the batch: what functions make for them is bounded.
+pub(super) const ROWS_AT_ONCE: usize = 4096;
+/// What all that is computed for one batch may take. A batch itself is some 4 MiB.
+pub(super) const COMPUTED_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Clone, Debug)]
 pub(super) struct Expression {
@@ -51,19 +60,25 @@ impl Refusal {
     }
 }
 
-pub(super) fn compile(input: &SchemaRef, text: &str, path: String) -> Result<Expression, Problem> {
-    let result = std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("expression".to_owned())
+/// Runs `work`, which compiles expressions, on a thread with a stack for them, and waits for it.
+pub(super) fn on_planning_thread<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("expressions".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || {
-                let tree = parse::parse(text, input)?;
-                sql::plan(tree, text, input)
-            })
-            .map_err(|error| Refusal::new(format!("no thread to plan it on: {error}")))?
-            .join()
-            .unwrap_or_else(|_| Err(Refusal::new("this can't be planned; write it differently")))
-    });
+            .spawn_scoped(scope, work)?;
+        match thread.join() {
+            Ok(value) => Ok(value),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Call it on a planning thread.
+pub(super) fn compile(input: &SchemaRef, text: &str, path: String) -> Result<Expression, Problem> {
+    let plan = || sql::plan(parse::parse(text, input)?, text, input);
+    let result = catch_unwind(AssertUnwindSafe(plan))
+        .unwrap_or_else(|_| Err(Refusal::new("this can't be planned; write it differently")));
     match result {
         Ok((physical, field)) => Ok(Expression {
             physical,
@@ -122,12 +137,54 @@ impl Expression {
         }
     }
 
-    /// As many values as the batch has rows.
-    pub fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, Error> {
-        self.physical
-            .evaluate(batch)
-            .and_then(|value| value.into_array(batch.num_rows()))
-            .map_err(|error| self.failed(error))
+    /// As many values as the batch has rows, of the type that was planned. What they take is taken off `bytes_left`.
+    pub fn evaluate(&self, batch: &RecordBatch, bytes_left: &mut usize) -> Result<ArrayRef, Error> {
+        let rows = batch.num_rows();
+        let mut parts = Vec::with_capacity(rows.div_ceil(ROWS_AT_ONCE));
+        for from in (0..rows.max(1)).step_by(ROWS_AT_ONCE) {
+            let part = self.part(&batch.slice(from, ROWS_AT_ONCE.min(rows - from)))?;
+            *bytes_left = bytes_left
+                .checked_sub(bytes_of(&part))
+                .ok_or_else(|| self.too_large())?;
+            parts.push(part);
+        }
+        if let [one] = parts.as_slice() {
+            return Ok(one.clone());
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        concat(&parts).map_err(|error| self.failed(error.into()))
+    }
+
+    fn part(&self, rows: &RecordBatch) -> Result<ArrayRef, Error> {
+        let values = self
+            .physical
+            .evaluate(rows)
+            .and_then(|value| value.into_array(rows.num_rows()))
+            .map_err(|error| self.failed(error))?;
+        if values.data_type() == self.field.data_type() && values.len() == rows.num_rows() {
+            return Ok(values);
+        }
+        Err(Error::Evaluation {
+            field: self.path.to_string(),
+            message: "it can't be computed; write it differently".to_owned(),
+            operator: Some(format!(
+                "{} values of {} for {} rows of {}",
+                values.len(),
+                values.data_type(),
+                rows.num_rows(),
+                self.field.data_type()
+            )),
+        })
+    }
+
+    fn too_large(&self) -> Error {
+        Error::Evaluation {
+            field: self.path.to_string(),
+            message: format!(
+                "what is computed for one batch of rows takes more than {COMPUTED_BYTES_MAX} bytes"
+            ),
+            operator: None,
+        }
     }
 
     fn failed(&self, error: DataFusionError) -> Error {
@@ -144,4 +201,10 @@ impl Expression {
             operator: Some(text),
         }
     }
+}
+
+/// Of the array's own rows: it may be a slice of a much larger one.
+fn bytes_of(array: &ArrayRef) -> usize {
+    let own = array.to_data().get_slice_memory_size();
+    own.unwrap_or_else(|_| array.get_array_memory_size())
 }

@@ -3,20 +3,34 @@
 mod at_zone;
 mod guarded;
 mod mask;
+mod texts;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
 
-use datafusion_expr::ScalarUDF;
+use datafusion_expr::{ColumnarValue, ScalarUDF};
 use datafusion_functions::{core, datetime, math, regex, string, unicode};
 
-use self::guarded::{Size, bounded, finite};
-use super::names;
+use self::guarded::{Size, bounded, finite, of_finite_times};
+pub(super) use self::texts::Texts;
+use super::{expression::ROWS_AT_ONCE, names};
 
 /// What one function may make for one batch of rows: larger than any batch should be, far below what a process has.
 pub(super) const RESULT_BYTES_MAX: usize = 64 << 20;
+/// What a constant may take: in every row of a batch it is as large as any result may be.
+pub(super) const CONSTANT_BYTES_MAX: usize = RESULT_BYTES_MAX / ROWS_AT_ONCE;
+
+/// How many rows a result of `args` may come to fill: one of nothing but constants is computed once, and then stands in
+/// every row.
+pub(super) fn rows_to_fill(args: &[ColumnarValue], rows: usize) -> usize {
+    let is_constant = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
+    match args.iter().all(is_constant) {
+        true => rows.max(ROWS_AT_ONCE),
+        false => rows,
+    }
+}
 
 struct Available {
     function: Arc<ScalarUDF>,
@@ -135,7 +149,7 @@ fn text() -> Vec<Entry> {
         (string::chr(), "chr(65)"),
         (bounded(string::concat(), Size::Sum), "concat(text, ...)"),
         (
-            bounded(string::concat_ws(), Size::Sum),
+            bounded(string::concat_ws(), Size::Joined),
             "concat_ws(', ', text, ...)",
         ),
         (string::contains(), "contains(text, 'part')"),
@@ -152,7 +166,10 @@ fn text() -> Vec<Entry> {
         ),
         (mask::mask_email(), "mask_email(text)"),
         (string::octet_length(), "octet_length(text)"),
-        (core::overlay(), "overlay(text placing 'new' from 2 for 3)"),
+        (
+            bounded(core::overlay(), Size::Sum),
+            "overlay(text placing 'new' from 2 for 3)",
+        ),
         (regex::regexp_count(), "regexp_count(text, 'pattern')"),
         (regex::regexp_like(), "regexp_like(text, 'pattern')"),
         (bounded(string::repeat(), Size::Repeat), "repeat(text, 3)"),
@@ -194,13 +211,25 @@ fn others() -> Vec<Entry> {
     vec![
         // dates and times
         (at_zone::at_zone(), "at_zone(moment, 'Asia/Shanghai')"),
-        (datetime::date_part(), "date_part('year', date)"),
-        (datetime::date_trunc(), "date_trunc('month', timestamp)"),
+        (
+            of_finite_times(datetime::date_part()),
+            "date_part('year', date)",
+        ),
+        (
+            of_finite_times(datetime::date_trunc()),
+            "date_trunc('month', timestamp)",
+        ),
         (datetime::from_unixtime(), "from_unixtime(seconds)"),
         (datetime::make_date(), "make_date(2024, 1, 31)"),
-        (datetime::to_char(), "to_char(timestamp, '%Y-%m-%d')"),
+        (
+            bounded(datetime::to_char(), Size::Format),
+            "to_char(timestamp, '%Y-%m-%d')",
+        ),
         (datetime::to_date(), "to_date('31.01.2024', '%d.%m.%Y')"),
-        (datetime::to_unixtime(), "to_unixtime(timestamp)"),
+        (
+            of_finite_times(datetime::to_unixtime()),
+            "to_unixtime(timestamp)",
+        ),
         // choices
         (core::coalesce(), "coalesce(value, 0)"),
         (core::greatest(), "greatest(a, b)"),

@@ -5,21 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use super::{
-    Problem, Request,
+    PROBLEMS_MAX, Problem, Request,
     expression::{self, Expression},
     names,
     stage::{Output, Stage},
 };
 use crate::export::{Column, field::metadata};
 
-/// `None`: the request changes nothing.
-pub(super) fn stage(
-    input: &SchemaRef,
-    request: Request<'_>,
-) -> Result<Option<Stage>, Vec<Problem>> {
-    if request.columns.is_empty() && request.filter.is_none() {
-        return Ok(None);
-    }
+/// Of a request that changes something. What is wrong is looked for until [`PROBLEMS_MAX`] problems are found. Call it on
+/// a planning thread.
+pub(super) fn stage(input: &SchemaRef, request: Request<'_>) -> Result<Stage, Vec<Problem>> {
     let mut problems = Vec::new();
     let filter = request.filter.and_then(|text| {
         filter(input, text, request.path)
@@ -36,7 +31,7 @@ pub(super) fn stage(
         return Err(problems);
     }
     let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
-    Ok(Some(Stage::new(filter, outputs, schema)))
+    Ok(Stage::new(filter, outputs, schema))
 }
 
 fn filter(input: &SchemaRef, text: &str, path: &str) -> Result<Expression, Problem> {
@@ -64,6 +59,9 @@ fn columns(
     let mut fields = Vec::with_capacity(request.columns.len());
     let mut first_use: HashMap<&str, usize> = HashMap::new();
     for (index, column) in request.columns.iter().enumerate() {
+        if problems.len() >= PROBLEMS_MAX {
+            break;
+        }
         let path = format!("{}columns[{index}]", request.path);
         if let Some(first) = first_use.insert(&column.name, index) {
             problems.push(Problem {

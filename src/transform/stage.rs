@@ -8,7 +8,10 @@ use arrow::{
     datatypes::{Schema, SchemaRef},
 };
 
-use super::{Error, expression::Expression};
+use super::{
+    Error,
+    expression::{COMPUTED_BYTES_MAX, Expression},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
@@ -99,24 +102,28 @@ impl Stage {
     }
 
     pub fn apply(&self, batch: RecordBatch) -> Result<RecordBatch, Error> {
-        let batch = self.filtered(batch)?;
+        let mut bytes_left = COMPUTED_BYTES_MAX;
+        let batch = self.filtered(batch, &mut bytes_left)?;
         let columns = self
             .narrow
             .iter()
-            .map(|output| output.value(&batch))
+            .map(|output| output.value(&batch, &mut bytes_left))
             .collect::<Result<Vec<ArrayRef>, Error>>()?;
         // The row count is explicit because a stage may keep no column at all (a later one needs only the rows).
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(
-            RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
-                .expect("expressions return the type that they were planned with"),
-        )
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| {
+            Error::Evaluation {
+                field: "columns".to_owned(),
+                message: "a column got values that it can't hold".to_owned(),
+                operator: Some(error.to_string()),
+            }
+        })
     }
 
-    fn filtered(&self, batch: RecordBatch) -> Result<RecordBatch, Error> {
+    fn filtered(&self, batch: RecordBatch, bytes_left: &mut usize) -> Result<RecordBatch, Error> {
         let kept = match &self.filter {
             None => None,
-            Some(filter) => Some(filter.evaluate(&batch)?),
+            Some(filter) => Some(filter.evaluate(&batch, bytes_left)?),
         };
         let batch = batch
             .project(&self.read)
@@ -155,10 +162,10 @@ impl Output {
         }
     }
 
-    fn value(&self, batch: &RecordBatch) -> Result<ArrayRef, Error> {
+    fn value(&self, batch: &RecordBatch, bytes_left: &mut usize) -> Result<ArrayRef, Error> {
         match self {
             Self::Column(index) => Ok(batch.column(*index).clone()),
-            Self::Computed(expression) => expression.evaluate(batch),
+            Self::Computed(expression) => expression.evaluate(batch, bytes_left),
         }
     }
 }

@@ -5,18 +5,31 @@
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 use datafusion_common::{
-    DFSchema, Result, ScalarValue, plan_err,
+    DFSchema, Result, plan_err,
     tree_node::{Transformed, TransformedResult, TreeNode},
 };
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, Operator, expr::InList, expr_fn::cast};
+use datafusion_expr::{
+    BinaryExpr, Expr, ExprSchemable, Operator,
+    expr::{Case, InList, ScalarFunction},
+    expr_fn::cast,
+};
 
-use super::names;
+use super::{
+    literals::{is_number_literal, is_small_literal, is_text_literal},
+    names,
+};
 use crate::export::field::{kind, metadata};
 
 /// Functions whose arguments are compared, or of which one is the result.
 const ALIKE: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
 
+/// Those of them that compare.
+const COMPARING: [&str; 3] = ["nullif", "greatest", "least"];
+
 const PATTERNS: [&str; 2] = ["regexp_like", "regexp_count"];
+
+/// Of a whole number they are that number, or another whole one. DataFusion's own way is a float, which holds 53 bits.
+const WHOLE: [&str; 3] = ["ceil", "floor", "trunc"];
 
 pub(super) fn checked(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let rules = Rules { schema };
@@ -71,33 +84,7 @@ impl Rules<'_> {
                 let list = InList::new(Box::new(expr), items, negated);
                 Ok(Transformed::yes(Expr::InList(list)))
             }
-            Expr::Case(mut case) => {
-                if case.expr.is_none() {
-                    for (when, _) in &case.when_then_expr {
-                        self.must_be_boolean(when)?;
-                    }
-                }
-                if let Some(base) = case.expr.take() {
-                    let mut base = *base;
-                    for (when, _) in &mut case.when_then_expr {
-                        let (side, value) = self.alike(base, (**when).clone())?;
-                        base = side;
-                        **when = value;
-                    }
-                    case.expr = Some(Box::new(base));
-                }
-                let results: Vec<&Expr> = case
-                    .when_then_expr
-                    .iter()
-                    .map(|(_, then)| then.as_ref())
-                    .chain(case.else_expr.as_deref())
-                    .collect();
-                self.one_family("the results of case", &results)?;
-                let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
-                let mut results: Vec<_> = results.chain(case.else_expr.as_deref_mut()).collect();
-                self.to_floats(&mut results)?;
-                Ok(Transformed::yes(Expr::Case(case)))
-            }
+            Expr::Case(case) => self.case(case),
             Expr::Like(like) => {
                 self.must_be_text(&like.expr)?;
                 self.must_be_text(&like.pattern)?;
@@ -113,11 +100,17 @@ impl Rules<'_> {
                 }
             }
             Expr::ScalarFunction(mut call) if ALIKE.contains(&call.name()) => {
+                if COMPARING.contains(&call.name()) {
+                    call.args
+                        .iter()
+                        .try_for_each(|arg| self.not_numeric_text(arg))?;
+                }
                 let args: Vec<&Expr> = call.args.iter().collect();
                 self.one_family(&format!("the arguments of {}", call.name()), &args)?;
                 self.to_floats(&mut call.args.iter_mut().collect::<Vec<_>>())?;
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
+            Expr::ScalarFunction(call) if WHOLE.contains(&call.name()) => self.whole(call),
             Expr::ScalarFunction(mut call) => {
                 // Which argument, and of which kind, is brought to a wall clock in microseconds.
                 let (index, family) = match call.name() {
@@ -138,6 +131,46 @@ impl Rules<'_> {
             }
             other => Ok(Transformed::no(other)),
         }
+    }
+
+    fn case(&self, mut case: Case) -> Result<Transformed<Expr>> {
+        if case.expr.is_none() {
+            for (when, _) in &case.when_then_expr {
+                self.must_be_boolean(when)?;
+            }
+        }
+        if let Some(base) = case.expr.take() {
+            let mut base = *base;
+            for (when, _) in &mut case.when_then_expr {
+                let (side, value) = self.alike(base, (**when).clone())?;
+                base = side;
+                **when = value;
+            }
+            case.expr = Some(Box::new(base));
+        }
+        let results: Vec<&Expr> = results_of(&case).collect();
+        self.one_family("the results of case", &results)?;
+        let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
+        let mut results: Vec<_> = results.chain(case.else_expr.as_deref_mut()).collect();
+        self.to_floats(&mut results)?;
+        Ok(Transformed::yes(Expr::Case(case)))
+    }
+
+    fn whole(&self, mut call: ScalarFunction) -> Result<Transformed<Expr>> {
+        let Some(number) = call.args.first_mut() else {
+            return Ok(Transformed::no(Expr::ScalarFunction(call)));
+        };
+        let digits = match number.get_type(self.schema)? {
+            DataType::UInt64 => 20,
+            integer if integer.is_integer() => 19,
+            _ => return Ok(Transformed::no(Expr::ScalarFunction(call))),
+        };
+        let number = std::mem::take(number);
+        if call.args.len() == 1 {
+            return Ok(Transformed::yes(number));
+        }
+        call.args[0] = cast(number, DataType::Decimal128(digits, 0));
+        Ok(Transformed::yes(Expr::ScalarFunction(call)))
     }
 
     fn binary(&self, binary: BinaryExpr) -> Result<Transformed<Expr>> {
@@ -179,6 +212,11 @@ impl Rules<'_> {
                     shown(&left),
                     shown(&right)
                 );
+            }
+            (Some(Family::Number), Some(Family::Number)) => {
+                let (mut left, mut right) = (left, right);
+                self.to_floats(&mut [&mut left, &mut right])?;
+                (left, right)
             }
             _ => (left, right),
         };
@@ -275,23 +313,29 @@ impl Rules<'_> {
     }
 
     /// Decimals that meet floats become floats, as in PostgreSQL. DataFusion makes both decimal(30, 15), which large floats
-    /// overflow and small ones vanish in.
+    /// overflow and small ones vanish in. And it takes integers of any size for floats of 32 bits, which hold 24.
     fn to_floats(&self, values: &mut [&mut Expr]) -> Result<()> {
         let types = values.iter().map(|value| value.get_type(self.schema));
         let types = types.collect::<Result<Vec<_>>>()?;
         if !types.iter().any(DataType::is_floating) {
             return Ok(());
         }
-        // A literal is as wide as the column: 0.1 is what a real column calls 0.1.
         let is_narrow = types.iter().zip(values.iter()).all(|(r#type, value)| {
-            r#type != &DataType::Float64 && (!is_decimal(r#type) || is_number_literal(value))
+            use DataType::*;
+            match r#type {
+                Float64 => false,
+                // A literal is as wide as the column: 0.1 is what a real column calls 0.1.
+                Decimal128(..) | Decimal256(..) => is_number_literal(value),
+                Int32 | Int64 | UInt32 | UInt64 => is_small_literal(value),
+                _ => true,
+            }
         });
         let target = match is_narrow {
             true => DataType::Float32,
             false => DataType::Float64,
         };
         for (value, r#type) in values.iter_mut().zip(&types) {
-            if is_decimal(r#type) {
+            if is_decimal(r#type) || (r#type.is_floating() && r#type != &target) {
                 **value = cast(std::mem::take(*value), target.clone());
             }
         }
@@ -324,16 +368,26 @@ impl Rules<'_> {
 
     /// A number of any size travels as text, which neither computes nor compares as a number.
     fn not_numeric_text(&self, expr: &Expr) -> Result<()> {
-        let Expr::Column(column) = expr else {
-            return Ok(());
-        };
-        match is_numeric_text(self.schema.as_arrow(), column.name()) {
-            false => Ok(()),
-            true => plan_err!(
-                "{} is a number without a fixed scale, which travels as text; say how exact it should be: cast({} as decimal(20, 4))",
-                names::quoted(column.name()),
-                column.name()
+        match self.numeric_text(expr) {
+            None => Ok(()),
+            Some(name) => plan_err!(
+                "{} is a number without a fixed scale, which travels as text; say how exact it should be: cast({name} as decimal(20, 4))",
+                names::quoted(name)
             ),
+        }
+    }
+
+    /// The column with such numbers that `expr` hands on.
+    fn numeric_text<'e>(&self, expr: &'e Expr) -> Option<&'e str> {
+        match expr {
+            Expr::Column(column) => {
+                is_numeric_text(self.schema.as_arrow(), column.name()).then_some(column.name())
+            }
+            Expr::Case(case) => results_of(case).find_map(|result| self.numeric_text(result)),
+            Expr::ScalarFunction(call) if ALIKE.contains(&call.name()) => {
+                call.args.iter().find_map(|arg| self.numeric_text(arg))
+            }
+            _ => None,
         }
     }
 
@@ -396,23 +450,9 @@ fn is_decimal(data_type: &DataType) -> bool {
     )
 }
 
-/// With its sign.
-fn is_number_literal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(..) => true,
-        Expr::Negative(inner) => is_number_literal(inner),
-        _ => false,
-    }
-}
-
-fn is_text_literal(expr: &Expr) -> bool {
-    matches!(
-        expr,
-        Expr::Literal(
-            ScalarValue::Utf8(_) | ScalarValue::LargeUtf8(_) | ScalarValue::Utf8View(_),
-            _
-        )
-    )
+fn results_of(case: &Case) -> impl Iterator<Item = &Expr> {
+    let then = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
+    then.chain(case.else_expr.as_deref())
 }
 
 fn is_numeric_text(schema: &Schema, name: &str) -> bool {

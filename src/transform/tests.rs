@@ -1,5 +1,6 @@
 mod chain;
 mod documentation;
+mod large;
 mod property;
 mod refusals;
 mod sample;
@@ -113,6 +114,27 @@ fn columns_are_computed_only_for_rows_that_stay() {
     let transform = compiled(&columns, Some("\"two words\" <> 0")).unwrap();
     let result = transform.apply(batch()).unwrap();
     assert_eq!(result.column(0).as_primitive::<Int64Type>().values(), &[1]);
+}
+
+#[test]
+fn a_column_that_is_never_null_may_have_no_year() {
+    use arrow::{
+        array::{Array, TimestampMicrosecondArray},
+        datatypes::{Field, Schema, TimeUnit},
+    };
+    let at = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let schema = Arc::new(Schema::new(vec![Field::new("at", at, false)]));
+    let columns = [column("year", Some("extract(year from at)"))];
+    let request = Request {
+        columns: &columns,
+        filter: Some("extract(year from at) is null"),
+        path: "spec.",
+    };
+    let transform = compile(&schema, request).unwrap();
+    let values = TimestampMicrosecondArray::from(vec![0, sample::INFINITY_US]);
+    let batch = RecordBatch::try_new(schema, vec![Arc::new(values)]).unwrap();
+    let result = transform.apply(batch).unwrap();
+    assert_eq!((result.num_rows(), result.column(0).null_count()), (1, 1));
 }
 
 #[test]

@@ -128,7 +128,18 @@ fn numbers_that_travel_as_text_are_cast_first() {
         ("\"any\" + 1", hint, 1),
         ("\"any\" > 5", hint, 1),
         ("\"any\" = '5'", hint, 1),
+        ("greatest(\"any\", '5')", hint, 1),
+        ("least('5', \"any\")", hint, 1),
+        ("nullif(\"any\", '0')", hint, 1),
+        ("id = 1 or coalesce(\"any\", '0') > '5'", hint, 11),
+        ("case when paid then \"any\" else '0' end < '5'", hint, 1),
+        (
+            "coalesce(case when paid then \"any\" end, '0') + 1",
+            hint,
+            1,
+        ),
     ]);
+    assert!(eval("coalesce(\"any\", 'none')").is_ok());
     assert!(eval("\"any\" is null").is_ok());
     assert!(eval("\"any\" || ' EUR'").is_ok());
 }
@@ -187,9 +198,32 @@ fn bombs_are_refused_before_they_go_off() {
         (
             "replace(repeat('x', 100000), 'x', repeat('y', 10000))",
             "more than 67108864 bytes",
+            9,
+        ),
+        // A constant stands in every row of a batch.
+        ("repeat('x', 16385)", "more than 67108864 bytes", 1),
+        (
+            "case when id > 0 then repeat('x', 500000) end",
+            "more than 67108864 bytes",
+            23,
+        ),
+        (
+            "replace(email, 'n', repeat('y', 60000000))",
+            "more than 67108864 bytes",
+            21,
+        ),
+        (
+            "repeat('x', 9000) || repeat('y', 9000)",
+            "more than 67108864 bytes",
+            1,
+        ),
+        (
+            "upper(repeat('ŉ', 8192))",
+            "a constant may take 16384 bytes",
             1,
         ),
     ]);
+    assert!(eval("length(repeat('x', 16384))").is_ok());
 }
 
 #[test]
