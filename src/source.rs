@@ -76,6 +76,14 @@ pub enum Error {
         column: String,
         message: String,
     },
+    /// One of the two above in the result of a definition, whose columns are the operator's business.
+    #[error(
+        "a value in the result of the definition {definition:?} does not fit its column; the server's log has the details"
+    )]
+    DefinitionValue {
+        definition: String,
+        reason: &'static str,
+    },
     /// The request itself is wrong: parameters, order_by, an unknown column of a table.
     #[error("{0}")]
     Invalid(Failure),
@@ -87,6 +95,9 @@ pub enum Error {
     Closed,
 }
 
+const TYPE_CHANGED: &str = "TYPE_CHANGED";
+const VALUE_NOT_REPRESENTABLE: &str = "VALUE_NOT_REPRESENTABLE";
+
 impl Error {
     pub fn retryable(&self) -> bool {
         match self {
@@ -97,20 +108,23 @@ impl Error {
         }
     }
 
-    /// A definition's text is the operator's: what the database has against it goes to the log only.
+    /// A definition's text is the operator's: what the database has against it goes to the log only. So does where a value
+    /// doesn't fit, and what went wrong with one: that quotes the value, which the definition may mask, or the expression
+    /// around it.
     fn blamed_on(self, text: &QueryText) -> Self {
-        match (self, text) {
-            (
-                Self::Rejected {
-                    sqlstate, message, ..
-                },
-                QueryText::Sql {
-                    origin: SqlOrigin::Definition(name),
-                    ..
-                },
-            ) => {
+        let QueryText::Sql {
+            origin: SqlOrigin::Definition(definition),
+            ..
+        } = text
+        else {
+            return self;
+        };
+        match self {
+            Self::Rejected {
+                sqlstate, message, ..
+            } => {
                 tracing::warn!(
-                    definition = name,
+                    definition,
                     sqlstate,
                     message,
                     "the source refused a definition"
@@ -118,38 +132,40 @@ impl Error {
                 Self::Rejected {
                     sqlstate,
                     message: format!(
-                        "the source refused the definition {name:?}; the server's log has the details"
+                        "the source refused the definition {definition:?}; the server's log has the details"
                     ),
                     position: None,
                 }
             }
-            // What went wrong with a value quotes the value, which the definition may mask, or the expression around it.
-            (
-                Self::Query {
-                    sqlstate,
-                    message,
-                    retryable,
-                },
-                QueryText::Sql {
-                    origin: SqlOrigin::Definition(name),
-                    ..
-                },
-            ) => {
-                tracing::warn!(
-                    definition = name,
-                    sqlstate,
-                    message,
-                    "a definition's query failed"
-                );
+            Self::Query {
+                sqlstate,
+                message,
+                retryable,
+            } => {
+                tracing::warn!(definition, sqlstate, message, "a definition's query failed");
                 Self::Query {
                     sqlstate,
                     message: format!(
-                        "the query of the definition {name:?} failed; the server's log has the details"
+                        "the query of the definition {definition:?} failed; the server's log has the details"
                     ),
                     retryable,
                 }
             }
-            (other, _) => other,
+            Self::Value { .. } | Self::TypeChanged { .. } => {
+                tracing::warn!(
+                    definition,
+                    error = %self,
+                    "a value in a definition's result does not fit its column"
+                );
+                Self::DefinitionValue {
+                    definition: definition.clone(),
+                    reason: match self {
+                        Self::TypeChanged { .. } => TYPE_CHANGED,
+                        _ => VALUE_NOT_REPRESENTABLE,
+                    },
+                }
+            }
+            other => other,
         }
     }
 
@@ -186,14 +202,17 @@ impl Error {
                 Failure::new(Code::DeadlineExceeded, "STATEMENT_TIMEOUT", message)
             }
             Self::TypeChanged { row, column, .. } => {
-                Failure::new(Code::FailedPrecondition, "TYPE_CHANGED", message)
+                Failure::new(Code::FailedPrecondition, TYPE_CHANGED, message)
                     .metadata("row", row.to_string())
                     .metadata("column", column)
             }
             Self::Value { row, column, .. } => {
-                Failure::new(Code::FailedPrecondition, "VALUE_NOT_REPRESENTABLE", message)
+                Failure::new(Code::FailedPrecondition, VALUE_NOT_REPRESENTABLE, message)
                     .metadata("row", row.to_string())
                     .metadata("column", column)
+            }
+            Self::DefinitionValue { reason, .. } => {
+                Failure::new(Code::FailedPrecondition, reason, message)
             }
             Self::Invalid(failure) => failure,
             Self::Cancelled => Failure::new(Code::Cancelled, "CANCELLED", message),
@@ -290,6 +309,9 @@ impl ReadOptions {
         self.batch_rows.load(Ordering::Relaxed).max(1) as usize
     }
 }
+
+/// A slow query's rows are passed on at least so often.
+const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Takes what a read produces: first the schema, once, then batches in order. Calls block their thread while the queue
 /// behind is full; that time is back-pressure, not the source's. A call that blocks returns when the read's

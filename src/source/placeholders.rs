@@ -7,7 +7,7 @@
 //! A `:` followed by a letter or `_` is a placeholder wherever code may stand; `::` and `:=` are not. A PostgreSQL
 //! slice with a column as its upper bound needs a space: `a[1: n]`.
 
-use super::{Error, Param};
+use super::{Error, Param, ParamValue};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
@@ -62,24 +62,33 @@ impl Rewritten {
 
     /// For databases that bind no arrays: the `?` of a list becomes one for each of its values, so that
     /// `id in (:ids)` means what it says. `names` stays as it is: whoever binds goes through a list's values.
-    pub fn expand_lists(mut self, params: &[Param]) -> Self {
-        let counts: Vec<_> = self
+    pub fn expand_lists(self, params: &[Param]) -> Self {
+        self.expand(params, |_| "?".to_owned())
+    }
+
+    /// As [`Self::expand_lists`], with more than a `?` where a value needs it, such as a cast around it.
+    pub fn expand(mut self, params: &[Param], written: impl Fn(&ParamValue) -> String) -> Self {
+        let texts: Vec<_> = self
             .names
             .iter()
             .map(|name| params.iter().find(|param| param.name == *name))
-            .map(|param| param.and_then(|param| param.value.list_len()))
+            .map(|param| match param.map(|param| &param.value) {
+                None => "?".to_owned(),
+                Some(ParamValue::List(_, values)) => {
+                    list(values.iter().map(&written).collect::<Vec<_>>())
+                }
+                Some(value) => match value.list_len() {
+                    Some(count) => list(vec!["?".to_owned(); count]),
+                    None => written(value),
+                },
+            })
             .collect();
-        if counts.iter().all(Option::is_none) {
+        if texts.iter().all(|text| text == "?") {
             return self;
         }
         let chars: Vec<char> = self.sql.chars().collect();
         let (mut out, mut copied, mut grown) = (String::new(), 0, 0);
-        for (edit, count) in self.edits.iter_mut().zip(counts) {
-            let text = match count {
-                None => "?".to_owned(),
-                Some(0) => EMPTY_LIST.to_owned(),
-                Some(count) => vec!["?"; count].join(", "),
-            };
+        for (edit, text) in self.edits.iter_mut().zip(texts) {
             out.extend(&chars[copied..edit.at]);
             out.push_str(&text);
             copied = edit.at + edit.len;
@@ -90,6 +99,13 @@ impl Rewritten {
         out.extend(&chars[copied..]);
         self.sql = out;
         self
+    }
+}
+
+fn list(values: Vec<String>) -> String {
+    match values.is_empty() {
+        true => EMPTY_LIST.to_owned(),
+        false => values.join(", "),
     }
 }
 
@@ -113,22 +129,30 @@ pub fn rewrite_with_casts(
     if let Some(at) = chars.iter().position(|c| *c == '\0') {
         return Err(rejected("the SQL text holds a NUL character", at));
     }
-    let mut rewriter = Rewriter {
-        dialect,
-        casts,
-        chars: &chars,
-        at: 0,
-        out: String::with_capacity(sql.len() + 8),
-        out_len: 0,
-        names: Vec::new(),
-        edits: Vec::new(),
-    };
+    let mut rewriter = Rewriter::new(&chars, dialect, casts);
     rewriter.run()?;
     Ok(Rewritten {
         sql: rewriter.out,
         names: rewriter.names,
         edits: rewriter.edits,
     })
+}
+
+/// The first word of the SQL text in lower case, comments and opening brackets left out.
+pub fn first_word(sql: &str, dialect: Dialect) -> String {
+    let chars: Vec<char> = sql.chars().collect();
+    let mut rewriter = Rewriter::new(&chars, dialect, &[]);
+    while let Some(c) = rewriter.peek(0) {
+        if c == '(' {
+            rewriter.at += 1;
+        } else if !rewriter.skip_blank() {
+            break;
+        }
+    }
+    let rest = chars[rewriter.at.min(chars.len())..].iter();
+    rest.take_while(|c| c.is_ascii_alphabetic())
+        .map(char::to_ascii_lowercase)
+        .collect()
 }
 
 struct Rewriter<'a> {
@@ -143,7 +167,20 @@ struct Rewriter<'a> {
     edits: Vec<Edit>,
 }
 
-impl Rewriter<'_> {
+impl<'a> Rewriter<'a> {
+    fn new(chars: &'a [char], dialect: Dialect, casts: &'a [Option<String>]) -> Self {
+        Self {
+            dialect,
+            casts,
+            chars,
+            at: 0,
+            out: String::with_capacity(chars.len() + 8),
+            out_len: 0,
+            names: Vec::new(),
+            edits: Vec::new(),
+        }
+    }
+
     fn run(&mut self) -> Result<(), Error> {
         let mut has_code = false;
         while let Some(c) = self.peek(0) {

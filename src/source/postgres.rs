@@ -57,7 +57,8 @@ use self::{
     statement::Prepared,
 };
 use super::{
-    BatchOut, Description, Error, Estimate, Query, QueryText, ReadOptions, ReadSummary, Source,
+    BATCH_AGE_MAX, BatchOut, Description, Error, Estimate, Query, QueryText, ReadOptions,
+    ReadSummary, Source,
 };
 
 /// Preparing and planning; a server that takes longer for them is in trouble.
@@ -65,8 +66,6 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Rows that are decoded at once, column by column: as many as stay in the nearest cache.
 const CHUNK_ROWS: usize = 128;
 const CHUNK_BYTES: usize = 256 << 10;
-/// A slow query's rows are passed on at least so often.
-const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
 
 pub struct PostgresSource {
     options: PgConnectOptions,
@@ -185,7 +184,12 @@ impl Source for PostgresSource {
             };
             let snapshot = Some(session.snapshot.clone()).filter(|s| !s.is_empty());
             self.close(session, &result).await;
-            result.map(|()| ReadSummary { snapshot })
+            match result {
+                Ok(()) => Ok(ReadSummary { snapshot }),
+                // What the server said of a definition was hidden where it was read.
+                Err(error @ Error::Value { .. }) => Err(error.blamed_on(&query.text)),
+                Err(error) => Err(error),
+            }
         })
     }
 }

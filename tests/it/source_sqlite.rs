@@ -1,5 +1,8 @@
 //! SQLite as a source, on real files.
 
+mod hidden;
+mod slow;
+
 use std::{path::PathBuf, time::Duration};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};

@@ -1,16 +1,20 @@
 //! Parameters as MySQL's binary protocol has them.
 //!
 //! Dates and times are bound as text, which MySQL compares with a column as what the column is; those with a zone in
-//! UTC, the session's zone. Decimals are bound as numbers where that is exact, else as text. A list is bound value by
-//! value, see `expand_lists`.
+//! UTC, the session's zone. Decimals are bound as integers or as text with a cast around it: beside a plain text or a double,
+//! MySQL compares decimals as doubles. A list is bound value by value, see `expand_lists`.
 
 use sqlx::{Arguments, mysql::MySqlArguments};
 
 use super::super::{Error, Param, ParamValue};
-use crate::{export::Failure, source::decimal};
+use crate::{
+    export::Failure,
+    source::decimal::{self, Plain},
+};
 
-/// Decimal digits that a double holds in any case.
-const DOUBLE_DIGITS: usize = 15;
+/// Of MySQL's decimals; MariaDB takes more digits behind the point.
+const DIGITS_MAX: usize = 65;
+const SCALE_MAX: usize = 30;
 const NESTED: &str = "must be one value, or a list of single values";
 
 /// `names` has one entry for each `?`, and for each list.
@@ -29,6 +33,26 @@ pub fn bind(names: &[String], params: &[Param]) -> Result<MySqlArguments, Error>
     Ok(arguments)
 }
 
+/// How a value stands in the SQL text.
+pub fn written(value: &ParamValue) -> String {
+    match decimal_of(value) {
+        Some(Plain {
+            precision, scale, ..
+        }) => format!("cast(? as decimal({precision}, {scale}))"),
+        None => "?".to_owned(),
+    }
+}
+
+/// A decimal that doesn't go as an integer, and fits.
+fn decimal_of(value: &ParamValue) -> Option<Plain> {
+    match value {
+        ParamValue::Decimal(text) if text.parse::<i64>().is_err() => {
+            decimal::plain(text, DIGITS_MAX, SCALE_MAX)
+        }
+        _ => None,
+    }
+}
+
 fn add(arguments: &mut MySqlArguments, value: &ParamValue) -> Result<(), String> {
     let added = match value {
         ParamValue::Null(_) => arguments.add(None::<String>),
@@ -39,7 +63,15 @@ fn add(arguments: &mut MySqlArguments, value: &ParamValue) -> Result<(), String>
             return Err("MySQL has no NaN and no infinity".to_owned());
         }
         ParamValue::Float64(value) => arguments.add(*value),
-        ParamValue::Decimal(text) => return add_decimal(arguments, text),
+        ParamValue::Decimal(text) => match (text.parse::<i64>(), decimal_of(value)) {
+            (Ok(integer), _) => arguments.add(integer),
+            (_, Some(plain)) => arguments.add(plain.text),
+            _ => {
+                return Err(format!(
+                    "must be a decimal number of at most {DIGITS_MAX} digits, {SCALE_MAX} of them behind the point"
+                ));
+            }
+        },
         ParamValue::Text(text) => arguments.add(text.as_str()),
         ParamValue::Date(date) => arguments.add(date.to_string()),
         ParamValue::Time(time) => arguments.add(time.to_string()),
@@ -64,17 +96,6 @@ fn add(arguments: &mut MySqlArguments, value: &ParamValue) -> Result<(), String>
 
 fn datetime(at: jiff::civil::DateTime) -> String {
     format!("{} {}", at.date(), at.time())
-}
-
-fn add_decimal(arguments: &mut MySqlArguments, text: &str) -> Result<(), String> {
-    let added = match (text.parse::<i64>(), text.parse::<f64>()) {
-        (Ok(integer), _) => arguments.add(integer),
-        (_, Ok(double)) if decimal::significant_digits(text.as_bytes()) <= DOUBLE_DIGITS => {
-            arguments.add(double)
-        }
-        _ => arguments.add(text),
-    };
-    added.map_err(|error| error.to_string())
 }
 
 fn add_untyped(arguments: &mut MySqlArguments, json: &serde_json::Value) -> Result<(), String> {

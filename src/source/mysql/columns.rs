@@ -16,7 +16,7 @@
 //! | `time` | string | it may be negative or longer than a day; `-838:59:59.000001` |
 //! | `json`, MariaDB's `json` columns | string, kind json | |
 //! | MariaDB's `uuid` | string, kind uuid | |
-//! | `geometry` and its kin | string | well-known text, as `ST_AsText` writes it |
+//! | `geometry` and its kin | string | well-known text, as `ST_AsText` writes it, without the SRID |
 //!
 //! The wire tells most of it. The driver keeps back a decimal's scale, and MariaDB's `json` is a `longtext` there:
 //! both are looked up in `information_schema` for columns of tables; for expressions, `plan` asks the server.

@@ -13,7 +13,7 @@ use super::{
         placeholders::{self, Dialect},
         table,
     },
-    bind::bind,
+    bind::{self, bind},
     columns::{self, Wire},
     error::preparing,
     plan::{raw, text},
@@ -39,7 +39,8 @@ pub async fn estimate(
         }
         QueryText::Sql { sql, .. } => (sql.clone(), None),
     };
-    let rewritten = placeholders::rewrite(&sql, Dialect::Mysql)?.expand_lists(&query.params);
+    let rewritten =
+        placeholders::rewrite(&sql, Dialect::Mysql)?.expand(&query.params, bind::written);
     let explain = if session.is_mariadb {
         "explain extended"
     } else {

@@ -15,7 +15,7 @@ use super::{
         placeholders::{self, Dialect},
         table,
     },
-    bind::bind,
+    bind::{self, bind},
     columns::{self, Kind, Planned, Wire},
     error::{preparing, refused},
     session::Session,
@@ -57,10 +57,10 @@ async fn prepare(session: &mut Session, query: &Query) -> Result<Plan, Error> {
             placeholders::rewrite(&table::select(of, "*", Dialect::Mysql), Dialect::Mysql)?
         }
         QueryText::Sql { sql, .. } => {
-            placeholders::rewrite(sql, Dialect::Mysql)?.expand_lists(&query.params)
+            placeholders::rewrite(sql, Dialect::Mysql)?.expand(&query.params, bind::written)
         }
     };
-    let word = first_word(&rewritten.sql);
+    let word = placeholders::first_word(&rewritten.sql, Dialect::Mysql);
     if !READING.contains(&word.as_str()) {
         return Err(rejected("only statements that read are allowed"));
     }
@@ -93,25 +93,6 @@ async fn prepare(session: &mut Session, query: &Query) -> Result<Plan, Error> {
         probe(session, &prepared, &mut plan, &query.params).await?;
     }
     Ok(plan)
-}
-
-/// The first word of the SQL text in lower case, comments and brackets left out.
-fn first_word(sql: &str) -> String {
-    let mut rest = sql.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    loop {
-        let after = if rest.starts_with("/*") {
-            rest.split_once("*/").map(|(_, after)| after)
-        } else if rest.starts_with('#') || rest.starts_with("--") {
-            rest.split_once('\n').map(|(_, after)| after)
-        } else {
-            break;
-        };
-        rest = after
-            .unwrap_or_default()
-            .trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    }
-    let word = rest.chars().take_while(|c| c.is_ascii_alphabetic());
-    word.collect::<String>().to_ascii_lowercase()
 }
 
 /// Fills in what the definitions of the tables tell: exact type names, decimals' scales, json and uuid.
@@ -335,24 +316,5 @@ fn rejected(message: &str) -> Error {
         sqlstate: None,
         message: message.to_owned(),
         position: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_words() {
-        for (sql, word) in [
-            ("SELECT 1", "select"),
-            (" /* a */ # b\n -- c\n ((select 1))", "select"),
-            ("with x as (select 1) select * from x", "with"),
-            ("/*! delete from t */", ""),
-            ("call p()", "call"),
-            ("", ""),
-        ] {
-            assert_eq!(first_word(sql), word, "{sql}");
-        }
     }
 }

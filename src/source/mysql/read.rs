@@ -19,7 +19,7 @@ use sqlx::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{BatchOut, Error, Query, ReadOptions, ReadSummary},
+    super::{BATCH_AGE_MAX, BatchOut, Error, Query, ReadOptions, ReadSummary},
     bind::bind,
     columns,
     decode::Column,
@@ -85,6 +85,7 @@ async fn rows(
         rows_before: 0,
         rows: 0,
         bytes: 0,
+        started: Instant::now(),
         options,
         out,
     };
@@ -92,7 +93,15 @@ async fn rows(
     let mut stream =
         sqlx::query_with(AssertSqlSafe(plan.sql.clone()), arguments).fetch(&mut session.connection);
     let mut is_first = true;
-    while let Some(row) = patience.next(stream.as_mut()).await? {
+    loop {
+        let row = match patience.next(stream.as_mut(), batches.due()).await? {
+            Next::Row(row) => row,
+            Next::Due => {
+                batches.flush()?;
+                continue;
+            }
+            Next::End => break,
+        };
         if batches.total() >= rows_max {
             batches.flush()?;
             return Ok(End::Enough);
@@ -157,17 +166,38 @@ impl Patience {
         outcome.map_err(|_| Error::StatementTimeout { limit: self.limit })
     }
 
-    /// A row that is here already costs no look at the clock.
+    /// A row that is here already costs no look at the clock; one that isn't is waited for until `due`.
     async fn next(
         &mut self,
         mut rows: Pin<&mut (impl Stream<Item = Result<MySqlRow, sqlx::Error>> + ?Sized)>,
-    ) -> Result<Option<MySqlRow>, Error> {
-        let next = match poll_once(rows.as_mut()).await {
-            Poll::Ready(next) => next,
-            Poll::Pending => self.wait(rows.next()).await?,
+        due: Option<Instant>,
+    ) -> Result<Next, Error> {
+        let next = match (poll_once(rows.as_mut()).await, due) {
+            (Poll::Ready(next), _) => next,
+            (Poll::Pending, None) => self.wait(rows.next()).await?,
+            (Poll::Pending, Some(due)) => {
+                // A row that comes meanwhile isn't lost: the stream keeps it for the next call.
+                match self
+                    .wait(tokio::time::timeout_at(due.into(), rows.next()))
+                    .await?
+                {
+                    Ok(next) => next,
+                    Err(_) => return Ok(Next::Due),
+                }
+            }
         };
-        next.transpose().map_err(|error| running(&error))
+        Ok(match next.transpose().map_err(|error| running(&error))? {
+            Some(row) => Next::Row(row),
+            None => Next::End,
+        })
     }
+}
+
+enum Next {
+    Row(MySqlRow),
+    /// No row came until then.
+    Due,
+    End,
 }
 
 async fn poll_once<T>(rows: Pin<&mut (impl Stream<Item = T> + ?Sized)>) -> Poll<Option<T>> {
@@ -187,6 +217,8 @@ struct Batches<'a> {
     rows_before: u64,
     rows: usize,
     bytes: usize,
+    /// When the first row of the batch came.
+    started: Instant,
     options: &'a ReadOptions,
     out: &'a mut dyn BatchOut,
 }
@@ -196,7 +228,15 @@ impl Batches<'_> {
         self.rows_before + self.rows as u64
     }
 
+    /// When the rows at hand should be passed on even if no more come.
+    fn due(&self) -> Option<Instant> {
+        (self.rows > 0).then(|| self.started + BATCH_AGE_MAX)
+    }
+
     fn push(&mut self, row: &MySqlRow) -> Result<(), Error> {
+        if self.rows == 0 {
+            self.started = Instant::now();
+        }
         for (index, column) in self.columns.iter_mut().enumerate() {
             self.bytes += column
                 .append(raw(row, index))

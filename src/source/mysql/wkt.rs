@@ -6,6 +6,10 @@ use std::fmt::Write as _;
 /// Collections within collections; the server itself stops far earlier.
 const DEPTH_MAX: u32 = 32;
 
+/// Of numbers that are written without one.
+const PLAIN_EXPONENT_MIN: i32 = -15;
+const PLAIN_EXPONENT_MAX: i32 = 14;
+
 /// `None` where the bytes are no geometry.
 pub fn of_geometry(bytes: &[u8]) -> Option<String> {
     let mut reader = Reader {
@@ -92,7 +96,22 @@ impl Reader<'_> {
     fn point(&mut self) -> Option<()> {
         let x = f64::from_le_bytes(self.take()?);
         let y = f64::from_le_bytes(self.take()?);
-        write!(self.text, "{x} {y}").ok()
+        self.coordinate(x)?;
+        self.text.push(' ');
+        self.coordinate(y)
+    }
+
+    /// The shortest text that reads back equal, with an exponent where the server writes one.
+    fn coordinate(&mut self, value: f64) -> Option<()> {
+        let scientific = format!("{value:e}");
+        let exponent: i32 = scientific.split_once('e')?.1.parse().ok()?;
+        match (PLAIN_EXPONENT_MIN..=PLAIN_EXPONENT_MAX).contains(&exponent) {
+            true => write!(self.text, "{value}").ok(),
+            false => {
+                self.text.push_str(&scientific);
+                Some(())
+            }
+        }
     }
 
     fn number(&mut self) -> Option<u32> {

@@ -259,3 +259,36 @@ fn lists_become_one_placeholder_for_each_value() {
         client("oops") as u32 + 1
     );
 }
+
+#[test]
+fn first_words() {
+    for (sql, dialect, word) in [
+        ("SELECT 1", Dialect::Mysql, "select"),
+        (
+            " /* a */ # b\n -- c\n ((select 1))",
+            Dialect::Mysql,
+            "select",
+        ),
+        (
+            "with x as (select 1) select * from x",
+            Dialect::Mysql,
+            "with",
+        ),
+        ("/*! delete from t */", Dialect::Mysql, ""),
+        ("call p()", Dialect::Mysql, "call"),
+        ("", Dialect::Mysql, ""),
+        (
+            "/* a /* b */ call */ ( values(1))",
+            Dialect::Postgres,
+            "values",
+        ),
+        (
+            "-- select\n explain analyze select 1",
+            Dialect::Postgres,
+            "explain",
+        ),
+        ("/* select", Dialect::Postgres, ""),
+    ] {
+        assert_eq!(first_word(sql, dialect), word, "{sql}");
+    }
+}

@@ -24,7 +24,8 @@ const CANCEL_GRACE: Duration = Duration::from_millis(250);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time-outs and formats are ours, whatever the role's defaults say: the server's `statement_timeout` would count
-/// back-pressure. The last setting exists since PostgreSQL 14; with it a backend notices that we are gone.
+/// back-pressure. Of the last two settings, one exists since PostgreSQL 14 and lets a backend notice that we are gone, the
+/// other since 17.
 const BEGIN: &str = "\
     begin transaction isolation level repeatable read, read only;
     set local statement_timeout = 0;
@@ -35,8 +36,9 @@ const BEGIN: &str = "\
     set local datestyle = 'ISO, MDY';
     set local timezone = 'UTC';
     set local standard_conforming_strings = on;
-    select pg_catalog.set_config(name, '500', true) from pg_catalog.pg_settings
-        where name = 'client_connection_check_interval';
+    select pg_catalog.set_config(name, case name when 'transaction_timeout' then '0' else '500' end, true)
+        from pg_catalog.pg_settings
+        where name in ('client_connection_check_interval', 'transaction_timeout');
     select pg_catalog.pg_backend_pid(),
         (select backend_start::text from pg_catalog.pg_stat_activity
             where pid = pg_catalog.pg_backend_pid()),

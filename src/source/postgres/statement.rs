@@ -24,6 +24,8 @@ use crate::{
 /// In every server's list: read_only_sql_transaction.
 const WRITES: &str = "25006";
 const EXPLAIN: &str = "explain (format json) ";
+/// What a statement that reads begins with. A live stream is never explained, which would refuse the others.
+const READING: [&str; 4] = ["select", "with", "values", "table"];
 
 /// A statement that the server accepted.
 pub struct Prepared<'q> {
@@ -49,7 +51,8 @@ impl<'q> Prepared<'q> {
         rows_max: Option<u64>,
     ) -> Result<Self, Error> {
         let mut prepared = Self::as_written(session, query).await?;
-        if prepared.statement.columns().is_empty() {
+        let word = placeholders::first_word(&prepared.sql, Dialect::Postgres);
+        if prepared.statement.columns().is_empty() || !READING.contains(&word.as_str()) {
             return Err(not_a_read());
         }
         let columns = columns::look_up(&mut session.connection, prepared.statement.columns());

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        BatchOut, Description, Error, Estimate, Query, QueryText, ReadOptions, ReadSummary,
-        TableQuery,
+        BATCH_AGE_MAX, BatchOut, Description, Error, Estimate, Query, QueryText, ReadOptions,
+        ReadSummary, TableQuery,
         placeholders::{self, Dialect},
         table,
     },
@@ -26,7 +26,7 @@ use super::{
     error::{is_interrupt, preparing, running},
     session::Session,
     typing::{self, Declared, Kind},
-    watch::Watch,
+    watch::{Ticks, Watch},
 };
 
 /// The first rows, which give columns their types. Not the batch's size: that may change between describing and reading.
@@ -36,6 +36,15 @@ const TYPING_BYTES: usize = 4 << 20;
 const COUNT_MAX: u64 = 100_000_000;
 
 pub fn read(
+    path: &Path,
+    query: &Query,
+    options: &ReadOptions,
+    out: &mut dyn BatchOut,
+) -> Result<ReadSummary, Error> {
+    rows(path, query, options, out).map_err(|error| error.blamed_on(&query.text))
+}
+
+fn rows(
     path: &Path,
     query: &Query,
     options: &ReadOptions,
@@ -62,6 +71,7 @@ pub fn read(
         rows_before: 0,
         rows: 0,
         bytes: 0,
+        due: Ticks::default(),
         options,
         watch,
         out,
@@ -90,6 +100,15 @@ pub fn describe(
     cancel: CancellationToken,
     limit: Duration,
 ) -> Result<Description, Error> {
+    described(path, query, cancel, limit).map_err(|error| error.blamed_on(&query.text))
+}
+
+fn described(
+    path: &Path,
+    query: &Query,
+    cancel: CancellationToken,
+    limit: Duration,
+) -> Result<Description, Error> {
     let session = Session::open(path, cancel, limit)?;
     session.watch.resume();
     let mut statement = prepare(&session, query)?;
@@ -110,10 +129,10 @@ pub fn estimate(
     cancel: CancellationToken,
     patience: Duration,
 ) -> Result<Option<Estimate>, Error> {
-    let session = Session::open(path, cancel, patience)?;
+    let session = Session::open(path, cancel.clone(), patience)?;
     session.watch.resume();
     // The query itself must be good, whatever becomes of the count.
-    drop(prepare(&session, query)?);
+    drop(prepare(&session, query).map_err(|error| error.blamed_on(&query.text))?);
     let (inner, rewritten, limit) = match &query.text {
         QueryText::Table(of) => {
             let all = TableQuery {
@@ -141,9 +160,10 @@ pub fn estimate(
     let (rows, origin) = match (counted, &query.text) {
         (Some(rows), _) => (rows, "count"),
         (None, QueryText::Table(_)) => {
-            // The watch has had its say: this is one step down the table's tree.
+            // The watch has had its say. This is one step down a table's tree, but a view may be read for it.
             drop(session);
-            let session = Session::open(path, CancellationToken::new(), patience)?;
+            let session = Session::open(path, cancel, patience)?;
+            session.watch.resume();
             match one_number(
                 &session,
                 &format!("select max(rowid) from {inner}"),
@@ -189,7 +209,7 @@ fn prepare<'a>(session: &'a Session, query: &Query) -> Result<Statement<'a>, Err
         .prepare(&rewritten.sql)
         .map_err(|error| {
             stopped(&error, &session.watch)
-                .unwrap_or_else(|| preparing(error, &query.text, &rewritten).blamed_on(&query.text))
+                .unwrap_or_else(|| preparing(error, &query.text, &rewritten))
         })?;
     check(&statement)?;
     bind(&mut statement, &rewritten.names, &query.params)?;
@@ -364,6 +384,8 @@ struct Batches<'a> {
     rows_before: u64,
     rows: usize,
     bytes: usize,
+    /// When the batch is closed, however small. SQLite gives no turn between two rows: what is due goes with the next row.
+    due: Ticks,
     options: &'a ReadOptions,
     watch: &'a Watch,
     out: &'a mut dyn BatchOut,
@@ -385,8 +407,14 @@ impl Batches<'_> {
                 type_changed(row, &self.declared[index], column.kind.describe(), value)
             })?;
         }
+        let now = self.watch.ticks();
+        if self.rows == 0 {
+            self.due = now.after(BATCH_AGE_MAX);
+        }
         self.rows += 1;
-        if self.rows >= self.options.batch_rows_now() || self.bytes >= self.options.batch_bytes_max
+        if self.rows >= self.options.batch_rows_now()
+            || self.bytes >= self.options.batch_bytes_max
+            || now >= self.due
         {
             self.flush()?;
         }

@@ -73,6 +73,19 @@ async fn a_silent_source_gives_a_header_and_heartbeats_then_rows_and_a_footer() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_takes_only_what_reads() {
+    let source = Source::create().await;
+    let rowgate = service(&source).await;
+    for text in ["show all", "explain analyze select 1"] {
+        let status = match stream(&rowgate.exports, live(sql(text))).await {
+            Err(status) => status,
+            Ok(mut rows) => events(&mut rows).await.1.unwrap_err(),
+        };
+        assert_eq!(rig::reason(&status), "SQL_REJECTED", "{text}: {status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_in_the_middle_of_a_stream_is_a_status_with_details() {
     let source = Source::create().await;
     let rowgate = service(&source).await;

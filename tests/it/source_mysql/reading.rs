@@ -1,11 +1,12 @@
 //! What a read and its questions give: parameters, lists, one session, one snapshot, estimates.
 
+use rowgate::source::Error;
 use serde_json::json;
 
 use super::{Look, PATIENCE, allowed, rows, with_numbers};
 use crate::support::{
     mariadb::Database,
-    reading::{blocking, options, read, read_sql, sql_with, start, table},
+    reading::{blocking, definition, options, read, read_sql, sql_with, start, table},
 };
 
 #[tokio::test]
@@ -43,6 +44,77 @@ async fn parameters_are_bound_with_their_types() {
     let described = nested.source.describe(&nested.query).await;
     let failure = described.expect_err("a list of lists").into_failure();
     assert_eq!(failure.violations[0].field, "spec.params.l");
+}
+
+#[tokio::test]
+async fn decimal_parameters_compare_as_decimals() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "create table d(n decimal(20,2), tiny decimal(30,28));
+             insert into d values (123456789012345678.01, 0.1), (123456789012345678.02, 0.2),
+               (123456789012345678.00, 0.3), (5, 0.0000000000000000000000000001)",
+        )
+        .await;
+    let found = async |text: &str, r#type: &str, value: serde_json::Value| {
+        let param = Some(("d", r#type, value));
+        let resolved = definition(&database.url, text, param).await?;
+        let described = resolved.source.describe(&resolved.query).await;
+        let described = described.map_err(|error| error.into_failure())?;
+        let (outcome, got) = read(resolved, options()).await;
+        outcome.map_err(|error| error.into_failure())?;
+        assert_eq!(got.schema, Some(described.schema), "{text}");
+        Ok::<_, rowgate::export::Failure>(rows(&got))
+    };
+    let exact = "select n from d where n = :d";
+    for (value, expected) in [
+        ("123456789012345678.01", "123456789012345678.01"),
+        ("12345678901234567801e-2", "123456789012345678.01"),
+        ("123456789012345678", "123456789012345678.00"),
+        ("5.000", "5.00"),
+        ("0.5E1", "5.00"),
+    ] {
+        let found = found(exact, "decimal", json!(value)).await;
+        assert_eq!(found.expect(value), [expected], "{value}");
+    }
+    let tiny = "select n from d where tiny = :d";
+    let smallest = found(tiny, "decimal", json!("1e-28")).await;
+    assert_eq!(smallest.expect("it fits"), ["5.00"]);
+    let list = "select n from d where n in (:d) order by n";
+    let listed = found(
+        list,
+        "decimal[]",
+        json!(["123456789012345678.02", 5, "7.5"]),
+    )
+    .await;
+    assert_eq!(listed.expect("they fit"), ["5.00", "123456789012345678.02"]);
+    let itself = found("select :d as d", "decimal", json!("12.50")).await;
+    assert_eq!(itself.expect("it fits"), ["12.50"]);
+    for value in ["1e400", "1e-400", "1e-31"] {
+        let failure = found(exact, "decimal", json!(value))
+            .await
+            .expect_err(value);
+        assert_eq!(failure.violations[0].field, "spec.params.d", "{value}");
+    }
+}
+
+#[tokio::test]
+async fn rows_of_a_slow_query_are_not_held_back() {
+    let database = Database::create().await;
+    // Large enough for the server to send what it has before it sleeps.
+    let text =
+        "select repeat('x', 20000) as pad, if(seq > 30, sleep(600), 0) as slept from seq_1_to_31";
+    let (out, taken, release) = blocking();
+    let running = start(allowed(&database, text).await, options(), out);
+    tokio::time::timeout(PATIENCE, taken)
+        .await
+        .expect("the rows come while the query sleeps")
+        .expect("a batch is taken");
+    running.cancel.cancel();
+    release.send(()).expect("the receiver waits");
+    let (outcome, out) = running.finish(PATIENCE).await;
+    assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+    assert!(out.rows > 0 && out.rows < 31, "{}", out.rows);
 }
 
 #[tokio::test]

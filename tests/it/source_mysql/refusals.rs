@@ -180,3 +180,24 @@ async fn a_definitions_text_is_not_told() {
     assert_eq!(failure.reason, "SQL_REJECTED");
     assert!(!failure.message.contains("hidden"), "{}", failure.message);
 }
+
+#[tokio::test]
+async fn a_definitions_columns_and_rows_are_not_told() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "set sql_mode = ''; create table t(id int, d date);
+             insert into t values (1, '2024-01-01'), (2, '0000-00-00')",
+        )
+        .await;
+    let text = "select d as hidden_column from t order by id";
+    let resolved = reading::definition(&database.url, text, None)
+        .await
+        .expect("it exists");
+    let (outcome, _) = read(resolved, options()).await;
+    let failure = outcome.expect_err("a zero date").into_failure();
+    assert_eq!(failure.reason, "VALUE_NOT_REPRESENTABLE");
+    assert!(failure.message.contains("\"report\""), "{failure:?}");
+    assert!(failure.metadata.is_empty(), "{failure:?}");
+    assert!(!failure.message.contains("hidden"), "{failure:?}");
+}

@@ -164,7 +164,11 @@ async fn geometries_are_the_servers_own_text() {
                (4, st_geomfromtext('MULTIPOINT(1 1,2 2)')),
                (5, st_geomfromtext('MULTILINESTRING((0 0,1 1),(2 2,3 3))')),
                (6, st_geomfromtext('MULTIPOLYGON(((0 0,4 0,4 4,0 0)),((5 5,6 5,6 6,5 5)))')),
-               (7, st_geomfromtext('GEOMETRYCOLLECTION(POINT(1 1),LINESTRING(0 0,1 1))')), (8, null)",
+               (7, st_geomfromtext('GEOMETRYCOLLECTION(POINT(1 1),LINESTRING(0 0,1 1))')), (8, null),
+               (9, point(1e14, -1e15)), (10, point(1e16, 123456789012345678)),
+               (11, point(1e-14, 1e-15)), (12, point(-1e-16, 1.5e-300)), (13, point(1.5e300, 0.1)),
+               (14, point(999999999999999, 1234567890.12345)), (15, point(123456789012345.6, 1e22)),
+               (16, st_geomfromtext('POINT(3 4)', 4326))",
         )
         .await;
     let got = read_sql(
@@ -173,7 +177,7 @@ async fn geometries_are_the_servers_own_text() {
     )
     .await;
     assert_eq!(got.types(), ["g: Utf8", "text: Utf8"]);
-    assert_eq!(got.row_count(), 8);
+    assert_eq!(got.row_count(), 16);
     for row in got.rows() {
         assert_eq!(row[0], row[1]);
     }

@@ -112,6 +112,29 @@ async fn a_read_sees_one_snapshot_and_names_it() {
 }
 
 #[tokio::test]
+async fn no_time_out_of_the_server_ends_a_read() {
+    let db = Database::create().await;
+    // The last one exists since PostgreSQL 17.
+    db.execute(
+        "do $$ declare setting text; begin
+           for setting in select name from pg_settings where name in
+             ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
+           loop
+             execute format('alter database %I set %I = ''1h''', current_database(), setting);
+           end loop; end $$",
+    )
+    .await;
+    let got = read_sql(
+        &db.url,
+        "select current_setting('statement_timeout'),
+            current_setting('idle_in_transaction_session_timeout'),
+            coalesce(current_setting('transaction_timeout', true), '0')",
+    )
+    .await;
+    assert_eq!(rows(&got), ["0|0|0"]);
+}
+
+#[tokio::test]
 async fn estimates_come_from_the_planner() {
     let db = Database::create().await;
     db.execute("create table t as select i from generate_series(1, 10000) i; analyze t")

@@ -4,7 +4,7 @@ use rowgate::source::{Error, Resolved};
 
 use crate::support::{
     postgres::Database,
-    reading::{catalog, options, read, spec, sql, sql_with, table},
+    reading::{catalog, definition, options, read, spec, sql, sql_with, table},
 };
 
 async fn refused(resolved: &Resolved) -> (Option<String>, String, Option<u32>) {
@@ -82,6 +82,50 @@ async fn writes_are_rejected_when_they_are_described_and_when_they_run() {
         Err(Error::Rejected { sqlstate, .. }) => assert_eq!(sqlstate.as_deref(), Some("25006")),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn what_is_no_read_is_rejected_also_where_nothing_was_described() {
+    let db = Database::create().await;
+    db.execute("create procedure p(inout i int) language sql as 'select i'")
+        .await;
+    for text in [
+        "show all",
+        "explain select 1",
+        "/* select */ explain (analyze) select 1",
+        "call p(1)",
+        "fetch all from c",
+    ] {
+        let resolved = sql(&db.url, text).await.unwrap();
+        let (outcome, got) = read(resolved, options()).await;
+        let failure = outcome.unwrap_err().into_failure();
+        assert_eq!(failure.reason, "SQL_REJECTED", "{text}: {failure:?}");
+        assert_eq!(got.schema, None, "{text}");
+    }
+    for text in [
+        "-- show\n ( (select 1 as i) )",
+        "WITH x as (select 1 as i) table x",
+        "/* a /* b */ */ values (1)",
+    ] {
+        let (outcome, got) = read(sql(&db.url, text).await.unwrap(), options()).await;
+        outcome.unwrap();
+        assert_eq!(got.rows(), [["1"]], "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_definitions_columns_and_rows_are_not_told() {
+    let db = Database::create().await;
+    db.execute("create table t(n numeric(12, 2)); insert into t values (1), ('NaN')")
+        .await;
+    let text = "select n as hidden_column from t";
+    let resolved = definition(&db.url, text, None).await.unwrap();
+    let (outcome, _) = read(resolved, options()).await;
+    let failure = outcome.unwrap_err().into_failure();
+    assert_eq!(failure.reason, "VALUE_NOT_REPRESENTABLE");
+    assert!(failure.message.contains("\"report\""), "{failure:?}");
+    assert!(failure.metadata.is_empty(), "{failure:?}");
+    assert!(!failure.message.contains("hidden"), "{failure:?}");
 }
 
 #[tokio::test]

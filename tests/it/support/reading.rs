@@ -14,8 +14,8 @@ use arrow::{
 use rowgate::{
     export::{ExportSpec, Failure, ReadFrom, TableRead, field::metadata},
     source::{
-        BatchOut, Catalog, Closed, Error, ReadOptions, ReadSummary, Resolved, SourceOptions,
-        read_on_this_thread,
+        BatchOut, Catalog, Closed, DefinitionOptions, Error, ParamOptions, ReadOptions,
+        ReadSummary, Resolved, SourceOptions, read_on_this_thread,
     },
 };
 use serde_json::Value;
@@ -28,7 +28,12 @@ pub const SILENT_SQLITE: &str = "with recursive n(i) as (select 1 union all sele
 
 /// A source named `s` that allows everything.
 pub fn catalog(url: &str) -> Catalog {
-    let options = SourceOptions {
+    Catalog::new(BTreeMap::from([("s".to_owned(), source(url))]))
+        .expect("the configuration is good")
+}
+
+fn source(url: &str) -> SourceOptions {
+    SourceOptions {
         url: url.to_owned().into(),
         slots: 4,
         expected_rows_per_second: 50_000,
@@ -36,8 +41,7 @@ pub fn catalog(url: &str) -> Catalog {
         allow_tables: vec!["*".to_owned()],
         allow_sql: true,
         definitions: BTreeMap::new(),
-    };
-    Catalog::new(BTreeMap::from([("s".to_owned(), options)])).expect("the configuration is good")
+    }
 }
 
 pub fn spec(from: ReadFrom) -> ExportSpec {
@@ -66,6 +70,43 @@ pub async fn sql_with(url: &str, sql: &str, params: &[(&str, Value)]) -> Result<
         spec.params.insert((*name).to_owned(), value.clone());
     }
     catalog(url).resolve(&spec).await
+}
+
+/// The definition `report`, whose text is the operator's, with its one parameter if it has one: name, type, value.
+pub async fn definition(
+    url: &str,
+    sql: &str,
+    param: Option<(&str, &str, Value)>,
+) -> Result<Resolved, Failure> {
+    let params = param.iter().map(|(name, r#type, _)| {
+        let options = ParamOptions {
+            r#type: (*r#type).to_owned().try_into().expect("a type"),
+            required: true,
+            description: String::new(),
+            default: None,
+        };
+        ((*name).to_owned(), options)
+    });
+    let definition = DefinitionOptions {
+        title: String::new(),
+        sql: sql.to_owned(),
+        params: params.collect(),
+        columns: Vec::new(),
+        filter: None,
+    };
+    let options = SourceOptions {
+        allow_tables: Vec::new(),
+        allow_sql: false,
+        definitions: BTreeMap::from([("report".to_owned(), definition)]),
+        ..source(url)
+    };
+    let catalog = Catalog::new(BTreeMap::from([("s".to_owned(), options)]))
+        .expect("the configuration is good");
+    let mut spec = spec(ReadFrom::Definition("report".to_owned()));
+    if let Some((name, _, value)) = param {
+        spec.params.insert(name.to_owned(), value);
+    }
+    catalog.resolve(&spec).await
 }
 
 pub async fn table(url: &str, name: &str, order_by: &[&str], limit: Option<u64>) -> Resolved {
