@@ -13,6 +13,7 @@ mod csv;
 mod ipc;
 mod json;
 mod jsonl;
+pub mod options;
 mod parquet;
 pub mod rows;
 mod scan;
@@ -103,6 +104,10 @@ impl Error {
             Self::Broken(text) => Failure::internal(text),
         }
     }
+}
+
+fn invalid(field: impl Into<String>, description: impl Into<String>) -> Error {
+    Error::Invalid(Failure::invalid_field(field, description))
 }
 
 /// How much to reserve for a batch's text when the rows of the batch before took `row_bytes` each. Bounded by what the

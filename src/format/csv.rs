@@ -13,15 +13,12 @@ use std::sync::{
 
 use arrow::array::RecordBatch;
 
-use crate::export::{
-    Failure,
-    spec::{Bom, Csv, Formulas, Header, LineEnd},
-};
+use crate::export::spec::{Bom, Csv, Formulas, Header, LineEnd};
 
 use super::{
     Assembler, EncodeOptions, Encoder, Error, Payload, Render, Rendered,
     compress::{Appender, Compressor},
-    scan,
+    invalid, options as rules, scan,
     text::{self, Cells, Column, TextKind, Values},
 };
 
@@ -132,22 +129,10 @@ enum ValueCheck {
 impl Style {
     fn new(spec: &Csv, columns: usize) -> Result<Self, Error> {
         let delimiter = spec.delimiter;
-        if !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\r' | b'\n' | 0) {
-            return Err(Error::Invalid(Failure::invalid_field(
-                "spec.format.csv.delimiter",
-                "must be one ASCII character other than a quote, a line break or NUL",
-            )));
-        }
+        rules::delimiter(delimiter).map_err(|wrong| invalid("spec.format.csv.delimiter", wrong))?;
+        rules::null_text(&spec.null_text, delimiter)
+            .map_err(|wrong| invalid("spec.format.csv.null_text", wrong))?;
         let null_text = spec.null_text.as_bytes();
-        if null_text
-            .iter()
-            .any(|&byte| byte == delimiter || matches!(byte, b'"' | b'\r' | b'\n'))
-        {
-            return Err(Error::Invalid(Failure::invalid_field(
-                "spec.format.csv.null_text",
-                "must not contain the delimiter, a quote or a line break",
-            )));
-        }
         let in_values = delimiter.is_ascii_alphanumeric() || b"+-.:\\".contains(&delimiter);
         Ok(Self {
             delimiter,

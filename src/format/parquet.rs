@@ -16,8 +16,9 @@ use parquet::{
 use super::{
     Assembled, Assembler, EncodeOptions, Encoder, Error, Payload, Render, Rendered,
     columnar::{Chunks, FileSchema},
+    invalid, options as rules,
 };
-use crate::export::{Failure, spec};
+use crate::export::spec;
 
 /// As pyarrow has it: what readers are tuned for.
 const ROW_GROUP_ROWS: u64 = 1024 * 1024;
@@ -42,9 +43,7 @@ impl Parquet {
     /// [`Error::Invalid`] for row groups of no rows.
     pub fn new(format: &spec::Parquet, options: &EncodeOptions) -> Result<Self, Error> {
         let rows = format.row_group_rows.unwrap_or(ROW_GROUP_ROWS);
-        if rows == 0 {
-            return Err(invalid_row_groups("must be at least 1"));
-        }
+        rules::row_group_rows(rows).map_err(invalid_row_groups)?;
         let properties = WriterProperties::builder()
             .set_created_by(concat!("rowgate ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_compression(compression(format.compression))
@@ -165,10 +164,7 @@ fn compression(asked: Option<spec::Compression>) -> Compression {
 }
 
 fn invalid_row_groups(description: impl Into<String>) -> Error {
-    Error::Invalid(Failure::invalid_field(
-        "spec.format.parquet.row_group_rows",
-        description,
-    ))
+    invalid("spec.format.parquet.row_group_rows", description)
 }
 
 fn broken(error: ParquetError) -> Error {

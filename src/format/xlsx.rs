@@ -15,8 +15,11 @@ use std::{path::PathBuf, sync::Arc};
 
 use arrow::array::RecordBatch;
 
-use super::{Assembler, EncodeOptions, Encoder, Error, Payload, Render, Rendered, text};
-use crate::export::{Failure, spec};
+use super::{
+    Assembler, EncodeOptions, Encoder, Error, Payload, Render, Rendered, invalid, options as rules,
+    text,
+};
+use crate::export::spec;
 use book::Book;
 use columns::Layout;
 
@@ -25,7 +28,7 @@ pub const SHEET_ROWS_MAX: u32 = 1_048_576;
 /// Columns of a sheet in Excel.
 pub const SHEET_COLUMNS_MAX: usize = 16_384;
 /// UTF-16 units of a sheet's name in Excel.
-const SHEET_NAME_UNITS_MAX: usize = 31;
+pub(super) const SHEET_NAME_UNITS_MAX: usize = 31;
 /// 7 % larger than level 6 on a table of orders, for less than half of the time.
 const COMPRESSION_LEVEL: u8 = 3;
 
@@ -53,14 +56,10 @@ impl Xlsx {
     /// width or number format that would make Excel call the file damaged.
     pub fn new(format: &spec::Xlsx, options: EncodeOptions) -> Result<Self, Error> {
         let sheet = format.sheet.clone().unwrap_or_else(|| "Sheet1".to_owned());
-        check_sheet_name(&sheet)?;
+        rules::sheet_name(&sheet).map_err(|wrong| invalid("spec.format.xlsx.sheet", wrong))?;
         let compression_level = format.compression_level.unwrap_or(COMPRESSION_LEVEL);
-        if !(1..=9).contains(&compression_level) {
-            return Err(invalid(
-                "spec.format.xlsx.compression_level",
-                "must be 1 to 9; level 0 (stored) is not available yet",
-            ));
-        }
+        rules::compression_level(compression_level.into())
+            .map_err(|wrong| invalid("spec.format.xlsx.compression_level", wrong))?;
         let layout = Layout::new(&options.schema)?;
         let fields = options.schema.fields().iter();
         let texts = fields
@@ -110,30 +109,4 @@ impl Encoder for Xlsx {
     fn assembler(&self) -> Result<Box<dyn Assembler>, Error> {
         Ok(Box::new(Book::new(Arc::clone(&self.plan))))
     }
-}
-
-fn invalid(field: impl Into<String>, description: impl Into<String>) -> Error {
-    Error::Invalid(Failure::invalid_field(field, description))
-}
-
-/// Excel's own rules; a name that breaks one makes it call the file damaged.
-fn check_sheet_name(name: &str) -> Result<(), Error> {
-    let units = name.encode_utf16().count();
-    let wrong = if name.is_empty() {
-        "must not be empty".to_owned()
-    } else if units > SHEET_NAME_UNITS_MAX {
-        format!("has {units} characters; Excel allows {SHEET_NAME_UNITS_MAX}")
-    } else if let Some(character) = name
-        .chars()
-        .find(|c| r"*?:[]\/".contains(*c) || c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}'))
-    {
-        format!(r"holds {character:?}; Excel forbids * ? : [ ] \ / and control characters")
-    } else if name.starts_with('\'') || name.ends_with('\'') {
-        "starts or ends with an apostrophe, which Excel forbids".to_owned()
-    } else if name.eq_ignore_ascii_case("history") {
-        "is reserved by Excel".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(invalid("spec.format.xlsx.sheet", wrong))
 }

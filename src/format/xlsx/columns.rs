@@ -3,10 +3,10 @@
 use arrow::datatypes::{DataType, Field, Schema};
 use rust_xlsxwriter::{Color, Format, FormatBorder};
 
-use super::{SHEET_COLUMNS_MAX, invalid, strings};
+use super::{SHEET_COLUMNS_MAX, strings};
 use crate::{
     export::field::{kind, metadata},
-    format::Error,
+    format::{Error, invalid},
 };
 
 const DATE_FORMAT: &str = "yyyy-mm-dd";

@@ -9,25 +9,11 @@ use crate::{
         ArrowIpc, Bom, Compression, Csv, Format, Formulas, Header, Jsonl, LineEnd, Overflow,
         Parquet, Xlsx,
     },
+    format::options::{self as rules, ARROW_COMPRESSIONS, PARQUET_COMPRESSIONS, TEXT_COMPRESSIONS},
     rpc::pb::{self, format::Kind},
 };
 
-/// Excel's own bound on the name of a sheet.
-const SHEET_NAME_UTF16_MAX: usize = 31;
 const NULL_TEXT_BYTES_MAX: usize = 64;
-const ROW_GROUP_ROWS_MAX: u64 = 100_000_000;
-
-const TEXT_COMPRESSIONS: &[Compression] =
-    &[Compression::None, Compression::Gzip, Compression::Zstd];
-const PARQUET_COMPRESSIONS: &[Compression] = &[
-    Compression::None,
-    Compression::Gzip,
-    Compression::Zstd,
-    Compression::Snappy,
-    Compression::Lz4,
-];
-const ARROW_COMPRESSIONS: &[Compression] =
-    &[Compression::None, Compression::Zstd, Compression::Lz4];
 
 pub fn format_from_proto(check: &mut Check, field: &str, format: pb::Format) -> Option<Format> {
     let Some(kind) = format.kind else {
@@ -55,7 +41,7 @@ pub fn format_from_proto(check: &mut Check, field: &str, format: pb::Format) -> 
             let right = "send 0 for the server's choice, or a positive number of rows";
             let row_group_rows = check.not_negative(&rows_field, parquet.row_group_rows, right);
             if let Some(rows) = row_group_rows {
-                check.in_range(&rows_field, rows, 1..=ROW_GROUP_ROWS_MAX);
+                follow(check, rows_field, rules::row_group_rows(rows));
             }
             Format::Parquet(Parquet {
                 compression: compression(check, &field, parquet.compression, PARQUET_COMPRESSIONS),
@@ -78,12 +64,7 @@ fn csv_from_proto(check: &mut Check, field: &str, csv: pb::Csv) -> Csv {
     let delimiter = delimiter(check, &format!("{field}.delimiter"), &csv.delimiter);
     let null_field = format!("{field}.null_text");
     let null_text = check.text(&null_field, csv.null_text, NULL_TEXT_BYTES_MAX);
-    if null_text.contains(['"', '\r', '\n', char::from(delimiter)]) {
-        check.refuse(
-            null_field,
-            "contains a quote, a line break or the delimiter; it is written unquoted, so that it differs from text",
-        );
-    }
+    follow(check, null_field, rules::null_text(&null_text, delimiter));
     Csv {
         delimiter,
         header: if csv.no_header {
@@ -105,26 +86,30 @@ fn csv_from_proto(check: &mut Check, field: &str, csv: pb::Csv) -> Csv {
 }
 
 fn delimiter(check: &mut Check, field: &str, text: &str) -> u8 {
-    match text.as_bytes() {
+    let byte = match text.as_bytes() {
         [] => b',',
-        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n' | 0) => *byte,
-        _ => {
-            check.refuse(
-                field,
-                "must be one ASCII character that is no quote, line break or NUL, as \",\", \";\" or a tab",
-            );
-            b','
-        }
+        [byte] => *byte,
+        // No character that a csv file could have here.
+        _ => 0,
+    };
+    follow(check, field, rules::delimiter(byte));
+    byte
+}
+
+fn follow(check: &mut Check, field: impl Into<String>, rule: Result<(), String>) {
+    if let Err(wrong) = rule {
+        check.refuse(field, wrong);
     }
 }
 
 fn xlsx_from_proto(check: &mut Check, field: &str, xlsx: pb::Xlsx) -> Xlsx {
     let sheet = (!xlsx.sheet.is_empty()).then_some(xlsx.sheet);
     if let Some(name) = &sheet {
-        sheet_name(check, &format!("{field}.sheet"), name);
+        follow(check, format!("{field}.sheet"), rules::sheet_name(name));
     }
     let compression_level = xlsx.compression_level.map(|level| {
-        check.in_range(&format!("{field}.compression_level"), level, 0..=9);
+        let level_field = format!("{field}.compression_level");
+        follow(check, level_field, rules::compression_level(level));
         u8::try_from(level).unwrap_or_default()
     });
     let right = "OVERFLOW_TEXT or OVERFLOW_ERROR";
@@ -142,26 +127,6 @@ fn xlsx_from_proto(check: &mut Check, field: &str, xlsx: pb::Xlsx) -> Xlsx {
             Some(pb::Overflow::Error) => Overflow::Error,
             Some(pb::Overflow::Text | pb::Overflow::Unspecified) | None => Overflow::Text,
         },
-    }
-}
-
-/// Excel's rules: a workbook that breaks them is reported as damaged.
-fn sheet_name(check: &mut Check, field: &str, name: &str) {
-    if name.encode_utf16().count() > SHEET_NAME_UTF16_MAX {
-        check.refuse(field, "is longer than Excel's 31 characters");
-    }
-    let bad = |c: char| c.is_control() || matches!(c, '[' | ']' | ':' | '*' | '?' | '/' | '\\');
-    if name.contains(bad) {
-        check.refuse(
-            field,
-            r"contains a character that Excel refuses in sheet names: [ ] : * ? / \ or a control character",
-        );
-    }
-    if name.starts_with('\'') || name.ends_with('\'') || name.trim().is_empty() {
-        check.refuse(field, "is blank, or begins or ends with an apostrophe");
-    }
-    if name.eq_ignore_ascii_case("history") {
-        check.refuse(field, "is a name that Excel keeps for itself");
     }
 }
 
