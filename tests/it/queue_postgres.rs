@@ -194,7 +194,7 @@ async fn an_attempt_starts_when_its_claim_got_the_lock() {
     let (claimed, unlocked_at) = tokio::join!(store.claim(&request), unlock);
     let job = claimed.expect("claims").remove(0);
     let is_later: bool = sqlx::query_scalar(
-        "select started_at >= $1::text::timestamptz and lease_until >= started_at + interval '1 hour' \
+        "select started_at >= $1::text::timestamptz and lease_until >= $1::text::timestamptz + interval '1 hour' \
          from jobs where id = $2::text::uuid",
     )
     .bind(unlocked_at)

@@ -371,7 +371,7 @@ async fn batches_keep_their_bounds_and_rows_max_stops_the_read() {
 
 #[tokio::test]
 async fn a_cancel_ends_a_query_without_rows() {
-    /// Says when it has five batches: the next one is never full.
+    /// Says when it has so many rows that the next batch is never full.
     struct Until {
         rows: usize,
         said: Option<oneshot::Sender<()>>,
@@ -382,8 +382,10 @@ async fn a_cancel_ends_a_query_without_rows() {
         }
         fn batch(&mut self, batch: RecordBatch) -> Result<(), Closed> {
             self.rows += batch.num_rows();
-            if self.rows == 5000 {
-                let _ = self.said.take().expect("said once").send(());
+            if self.rows > 4500
+                && let Some(said) = self.said.take()
+            {
+                let _ = said.send(());
             }
             Ok(())
         }
@@ -403,13 +405,16 @@ async fn a_cancel_ends_a_query_without_rows() {
     };
     let resolved = sql(&file.url, SILENT_SQLITE).await.expect("allowed");
     let running = reading::start(resolved, options(), out);
-    is_said.await.expect("five batches are taken");
+    tokio::time::timeout(PATIENCE, is_said)
+        .await
+        .expect("the rows come")
+        .expect("the read goes on");
     // Into the silence: too soon would only be the case above once more.
     tokio::time::sleep(Duration::from_millis(200)).await;
     running.cancel.cancel();
     let (outcome, out) = running.finish(GONE).await;
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
-    assert_eq!(out.rows, 5000);
+    assert!(out.rows > 4500, "{} rows", out.rows);
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn the_size_decides_and_is_told_with_its_numbers() {
 
     let gate = source.close_gate().await;
     let large = || as_csv(gated(6_000, 1));
-    let queued = submit(&rowgate.exports, submit_as(large(), Execution::Auto))
+    let queued = submit(&rowgate.exports, at_once(large(), Execution::Auto))
         .await
         .unwrap();
     assert_eq!(said(&queued), (Execution::Queued, "TOO_LARGE"));

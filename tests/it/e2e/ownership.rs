@@ -294,7 +294,7 @@ async fn an_export_that_was_accepted_is_told_although_the_store_fails_while_its_
     let submitting = tokio::spawn({
         let exports = rowgate.exports.clone();
         let request = pb::SubmitExportRequest {
-            max_wait: Some(rig::seconds(60)),
+            max_wait: Some(rig::seconds(600)),
             ..submit_as(as_csv(gated(100, 50)), Execution::Queued)
         };
         async move { rig::submit(&exports, request).await }

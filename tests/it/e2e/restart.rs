@@ -198,7 +198,7 @@ async fn a_drained_stream_of_spooled_rows_is_resumed_byte_by_byte() {
     let (folder, source) = (temp_dir(), Source::create().await);
     let folder = folder.path().to_owned();
     let first = Rowgate::start_in(folder.clone(), &source.toml()).await;
-    let id = queue(&first.exports, gated(60_000, 60_001)).await;
+    let id = queue(&first.exports, gated(20_000, 20_001)).await;
     until(&first.exports, &id, State::Succeeded).await;
     let mut whole = Lines::default();
     let mut rows = rig::stream(&first.exports, spooled(&id)).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_drained_stream_of_spooled_rows_is_resumed_byte_by_byte() {
             footer = Some(end);
         }
     }
-    assert_eq!(footer.unwrap().rows, 60_000);
+    assert_eq!(footer.unwrap().rows, 20_000);
     let (parts, whole) = (parts.text, whole.text);
     assert!(
         parts == whole,

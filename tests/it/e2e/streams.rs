@@ -276,7 +276,7 @@ async fn a_source_that_breaks_ends_a_stream_whose_client_does_not_read() {
 async fn clients_that_do_not_read_do_not_hold_up_a_shutdown() {
     let source = Source::create().await;
     let rowgate = service(&source).await;
-    let id = queue(&rowgate.exports, gated(60_000, 60_001)).await;
+    let id = queue(&rowgate.exports, gated(20_000, 20_001)).await;
     until(&rowgate.exports, &id, State::Succeeded).await;
     let mut replay = stuck(&rowgate.exports, spooled(&id)).await;
     let mut rows = stuck(&rowgate.exports, live(gated(300_000, 300_001))).await;
@@ -295,7 +295,7 @@ async fn a_slow_client_of_spooled_rows_is_cut_off_and_resumes() {
         .toml_with("stream_slots = 1")
         .replace("[server]\n", "[server]\nstream_idle_timeout = \"5s\"\n");
     let rowgate = Rowgate::start(&toml).await;
-    let id = queue(&rowgate.exports, gated(60_000, 60_001)).await;
+    let id = queue(&rowgate.exports, gated(20_000, 20_001)).await;
     until(&rowgate.exports, &id, State::Succeeded).await;
     let mut rows = stream(&rowgate.exports, spooled(&id)).await.unwrap();
     let (mut lines, mut token) = (Lines::default(), String::new());
@@ -317,7 +317,7 @@ async fn a_slow_client_of_spooled_rows_is_cut_off_and_resumes() {
             footer = Some(end.rows);
         }
     }
-    assert_eq!((lines.rows, footer), (60_000, Some(60_000)));
+    assert_eq!((lines.rows, footer), (20_000, Some(20_000)));
     let (_, end) = events(&mut rows).await;
     refused(end, Code::Aborted, "SLOW_CLIENT");
 }
