@@ -53,7 +53,8 @@ impl Number {
             Self::A => "a".to_owned(),
             Self::B => "b".to_owned(),
             Self::Literal(value) => value.to_string(),
-            Self::Sum(left, right) => format!("({} + {})", left.sql(), right.sql()),
+            // The naught makes it a bigint: two tinyints could overflow, which is an error.
+            Self::Sum(left, right) => format!("({} + 0 + {})", left.sql(), right.sql()),
             Self::Or(number, other) => format!("coalesce({}, {other})", number.sql()),
             Self::Half(number) => {
                 format!(
