@@ -43,7 +43,7 @@ pub struct Service {
     pub tokens: Tokens,
     pub worker: WorkerId,
     pub options: ServiceOptions,
-    /// What was started for a caller and goes on without it: inline exports and live streams.
+    /// What a shutdown waits for within its grace time: inline exports, streams, downloads, and calls on their way.
     pub running: TaskTracker,
     /// Fires when the process begins to shut down.
     pub draining: CancellationToken,
@@ -94,15 +94,15 @@ impl Service {
 
     fn refuse_while_draining(&self) -> Result<(), Failure> {
         if self.draining.is_cancelled() {
-            return Err(Failure::new(
-                Code::Unavailable,
-                "DRAINING",
-                "the server is shutting down; send the call again",
-            )
-            .retry_after(Duration::from_secs(1)));
+            return Err(draining("the server is shutting down; send the call again"));
         }
         Ok(())
     }
+}
+
+/// UNAVAILABLE / DRAINING: another process will answer, or the next one.
+pub fn draining(message: &str) -> Failure {
+    Failure::new(Code::Unavailable, "DRAINING", message).retry_after(Duration::from_secs(1))
 }
 
 fn unknown_export(id: ExportId) -> Failure {

@@ -30,6 +30,8 @@ pub enum Error {
     Full { operator: String },
     #[error("the stored result is gone")]
     NotFound { operator: String },
+    #[error("the stored result is damaged")]
+    Damaged { operator: String },
     #[error(
         "the result storage belongs to another queue: give this one a storage.url of its own, or delete the \
          storage's file .rowgate-queue if that queue is gone for good"
@@ -53,6 +55,9 @@ impl Error {
             }
             Self::NotFound { operator } => {
                 Failure::new(Code::DataLoss, "RESULT_LOST", message).operator(operator)
+            }
+            Self::Damaged { operator } => {
+                Failure::new(Code::DataLoss, "RESULT_DAMAGED", message).operator(operator)
             }
             Self::Foreign => Failure::internal(message),
             Self::Unavailable { operator } => {
@@ -151,9 +156,24 @@ impl ResultStore {
         Ok(Upload::new(path.to_string(), multipart, durable))
     }
 
-    /// The bytes of a short `range`, whole.
+    /// The bytes of a short `range`, all of them.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the file ends before the range does: stores cut a range to what there is.
     pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Error> {
-        Ok(self.store.get_range(&Path::from(path), range).await?)
+        let (path, wanted) = (Path::from(path), range.end.saturating_sub(range.start));
+        let too_short = |bytes: u64| Error::Damaged {
+            operator: format!("{path} has {bytes} bytes; {range:?} were to be read"),
+        };
+        match self.store.get_range(&path, range.clone()).await {
+            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            Ok(bytes) => Err(too_short(range.start + bytes.len() as u64)),
+            // Each store has an error of its own for a range that begins behind the end.
+            Err(error) => match self.store.head(&path).await {
+                Ok(meta) if meta.size < range.end => Err(too_short(meta.size)),
+                _ => Err(error.into()),
+            },
+        }
     }
 
     /// Marks the storage as this queue's; `identity` is the queue's own. Two queues that shared a storage would each

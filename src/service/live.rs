@@ -19,7 +19,7 @@ use crate::{
 use super::{
     Service,
     admission::{no_room, queue_paused},
-    store_failure,
+    draining, store_failure,
     stream::{
         Ended, Feed, Header, RowStream, StreamRequest, answer_by, chunk_channel, row_options,
     },
@@ -236,12 +236,9 @@ pub(super) fn told_by_stop(failure: Failure, reason: Option<StopReason>) -> Fail
             "the client of the stream went away",
         ),
         Some(StopReason::Deadline) => deadline_exceeded(),
-        Some(StopReason::Shutdown) => Failure::new(
-            Code::Unavailable,
-            "DRAINING",
-            "the server is shutting down; start the stream again",
-        )
-        .retry_after(Duration::from_secs(1)),
+        Some(StopReason::Shutdown) => {
+            draining("the server is shutting down; start the stream again")
+        }
         Some(StopReason::Lost) => Failure::new(
             Code::Unavailable,
             "LEASE_LOST",

@@ -16,7 +16,9 @@ use super::{
     admission::no_room,
     live::{told_by_stop, until},
     readable,
-    stream::{Ended, Feed, Header, Known, RowStream, StreamRequest, chunk_channel, row_options},
+    stream::{
+        Ended, Feed, Header, RowStream, StreamRequest, answer_by, chunk_channel, row_options,
+    },
     tokens::ResumePoint,
 };
 
@@ -29,6 +31,7 @@ impl Service {
         from: Option<ResumePoint>,
         request: StreamRequest,
     ) -> Result<RowStream, Failure> {
+        let answer_by = request.deadline.map(answer_by);
         let job = self.job(tenant, id).await?;
         let result = readable(&job)?;
         if result.kind != ResultKind::Rows {
@@ -56,7 +59,7 @@ impl Service {
         let (end_sender, end) = oneshot::channel();
         let meter = Arc::new(Meter::new(Some(rows - first_row)));
         let stop = Stop::default();
-        let feed = Feed {
+        let mut feed = Feed {
             chunks: received,
             end,
             meter: meter.clone(),
@@ -103,8 +106,12 @@ impl Service {
                 drop(slot);
             }),
         );
+        // A damaged first segment is a plain error, too.
+        let (known_sender, known) = oneshot::channel();
+        let _ = known_sender.send(schema);
+        let known = feed.begin(known, answer_by).await?;
         Ok(RowStream {
-            known: Known::Now(schema),
+            known,
             header: Header {
                 export_id: id,
                 fields: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod admission;
 mod bad_input;
+mod damage;
 mod disk;
 mod exports;
 mod fleet;

@@ -15,7 +15,7 @@ use crate::{
     export::{Code, Failure, Guarantee, RowEncoding, TenantId},
     pipeline::Chunk,
     rpc::{convert, pb, status::from_failure},
-    service::{Download, Event, ExportView, Header, Sent, Service},
+    service::{Download, Event, ExportView, Header, Sent, Service, draining},
 };
 
 /// Ends a stream with DEADLINE_EXCEEDED when the call's `grpc-timeout` is over: tonic applies it to the handler only.
@@ -160,7 +160,12 @@ pub(super) fn watch(
                 Next::Wait => {
                     service.changed_or(id, interval).await;
                     if service.draining.is_cancelled() {
-                        return Some((Err(from_failure(drained())), Next::Over));
+                        return Some((
+                            Err(from_failure(draining(
+                                "the server is shutting down; watch again",
+                            ))),
+                            Next::Over,
+                        ));
                     }
                     match service.status(&tenant, id, Duration::ZERO).await {
                         Ok(view) => view,
@@ -179,15 +184,6 @@ pub(super) fn watch(
         }
     });
     Box::pin(watch)
-}
-
-fn drained() -> Failure {
-    Failure::new(
-        Code::Unavailable,
-        "DRAINING",
-        "the server is shutting down; watch again",
-    )
-    .retry_after(Duration::from_secs(1))
 }
 
 pub(super) fn download(download: Download) -> Responses<pb::DownloadResultResponse> {

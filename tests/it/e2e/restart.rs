@@ -259,3 +259,55 @@ async fn a_drained_stream_of_spooled_rows_is_resumed_byte_by_byte() {
         whole.len()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_cut_off_at_the_end_of_the_grace_time_and_goes_on_elsewhere() {
+    let (folder, source) = (temp_dir(), Source::create().await);
+    let folder = folder.path().to_owned();
+    let first = Rowgate::start_in(folder.clone(), &source.toml()).await;
+    // More than waits in the connection for a client that does not read.
+    let id = queue(&first.exports, as_csv(gated(20_000, 20_001))).await;
+    until(&first.exports, &id, State::Succeeded).await;
+    let whole = download(&first.exports, &id).await.unwrap();
+
+    let gate = source.close_gate().await;
+    let mut live_rows = rig::stream(&first.exports, live(gated(10, 1)))
+        .await
+        .unwrap();
+    let from = |offset| pb::DownloadResultRequest {
+        export_id: id.clone(),
+        offset,
+        ..Default::default()
+    };
+    let pieces = first.exports.clone().download_result(from(0)).await;
+    let mut pieces = pieces.unwrap().into_inner();
+    let mut got = pieces.message().await.unwrap().unwrap().data.to_vec();
+    let stopping = tokio::spawn(first.stop());
+    // It ends with the grace time: until then the download could have gone on.
+    let (_, end) = rig::events(&mut live_rows).await;
+    refused(end, Code::Unavailable, "DRAINING");
+    let end = loop {
+        match pieces.message().await {
+            Ok(Some(piece)) => got.extend_from_slice(&piece.data),
+            Ok(None) => panic!("a download must not end without a word"),
+            Err(status) => break status,
+        }
+    };
+    refused(Err::<(), _>(end.clone()), Code::Unavailable, "DRAINING");
+    assert!(rig::is_retryable(&end));
+    assert!(got.len() < whole.len());
+    stopping.await.unwrap().unwrap();
+    gate.open().await;
+
+    let second = Rowgate::start_in(folder, &source.toml()).await;
+    let rest = second
+        .exports
+        .clone()
+        .download_result(from(got.len() as i64))
+        .await;
+    let mut rest = rest.unwrap().into_inner();
+    while let Some(piece) = rest.message().await.unwrap() {
+        got.extend_from_slice(&piece.data);
+    }
+    assert!(got == whole);
+}
