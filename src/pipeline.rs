@@ -44,7 +44,7 @@ pub use stream_sink::{
 
 pub use crate::format::rows::RowOptions;
 /// The sources by name: part of what a [`Plan`] is made from.
-pub use crate::source::Catalog;
+pub use crate::source::{Catalog, Turn};
 
 use bounded::{Bounded, PastBudget};
 use stages::{ReadEnd, RenderItem, WriteItem};

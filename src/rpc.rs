@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod convert;
+pub mod deadline;
 pub mod export;
 pub mod pb;
 pub mod reflection;

@@ -6,6 +6,7 @@
 
 mod admin;
 mod admission;
+mod deadline;
 mod download;
 mod live;
 mod query;
@@ -28,8 +29,9 @@ use crate::{
 };
 
 pub use admin::LiveLimits;
+pub use deadline::{Deadline, deadline_exceeded};
 pub use download::{Download, DownloadRequest};
-pub use query::{ExportView, Page};
+pub use query::{Changes, ExportView, Page};
 pub use stream::{Event, Header, RowStream, Sent, StreamRequest, StreamTarget};
 pub use submit::{SubmitMode, SubmitRequest, Submitted};
 pub use tokens::Tokens;

@@ -17,6 +17,7 @@ mod postgres;
 pub mod sample;
 mod sqlite;
 mod table;
+mod turn;
 
 use std::{
     sync::{
@@ -35,6 +36,7 @@ use crate::export::{Code, Failure};
 pub use catalog::{Catalog, Fixed, Listed, Resolved};
 pub use config::{DefinitionOptions, ParamOptions, SourceOptions};
 pub use params::{ParamType, ParamValue, ScalarType};
+pub use turn::Turn;
 
 /// Why a source could not do what it was asked. Adapters translate their driver's codes.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import uuid
 
 import grpc
@@ -33,11 +34,21 @@ def submit(exports, spec):
 
 
 def wait(exports, export_id):
-    """Waits for the end, however long it takes: each call waits half a minute at most."""
+    """Waits for the end, however long it takes: each call waits half a minute at most. A server that restarts says when
+    to ask again (RetryInfo); the export is kept."""
+    unanswered = 0
     ended = (rowgate.STATE_SUCCEEDED, rowgate.STATE_FAILED, rowgate.STATE_CANCELLED)
     while True:
         request = rowgate.GetStatusRequest(export_id=export_id, wait=Duration(seconds=30))
-        export = exports.GetStatus(request).export
+        try:
+            export = exports.GetStatus(request).export
+        except grpc.RpcError as error:
+            unanswered += 1
+            if error.code() != grpc.StatusCode.UNAVAILABLE or unanswered > 20:
+                raise
+            time.sleep(explain(error).get("retry_after_seconds", 3))
+            continue
+        unanswered = 0
         if export.state in ended:
             return export
         print(f"{export.progress.rows_written} rows so far", file=sys.stderr)

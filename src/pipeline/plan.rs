@@ -21,7 +21,7 @@ use crate::{
         rows::{RowOptions, RowRender},
         spool::SpoolEncoder,
     },
-    source::{self, BatchOut, Catalog, Estimate, ReadOptions, Resolved},
+    source::{self, BatchOut, Catalog, Estimate, ReadOptions, Resolved, Turn},
     storage::{self, ResultStore, Upload},
     task,
     transform::{self, Transform},
@@ -75,8 +75,16 @@ impl Plan {
         })
     }
 
+    /// The right to look at the source without being an export.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED / SOURCE_BUSY when as many as may do so for too long.
+    pub async fn turn(&self) -> Result<Turn, Failure> {
+        self.resolved.turn().await
+    }
+
     /// Prepares the query at the source, compiles the transforms, and makes sure that the format takes the result.
-    pub async fn describe(&self, scratch: PathBuf) -> Result<Described, Failure> {
+    pub async fn describe(&self, _turn: &Turn, scratch: PathBuf) -> Result<Described, Failure> {
         let description = self
             .resolved
             .source
@@ -102,7 +110,11 @@ impl Plan {
     }
 
     /// Rows that the source would give, before any filter of ours.
-    pub async fn estimate(&self, patience: Duration) -> Result<Option<Estimate>, Failure> {
+    pub async fn estimate(
+        &self,
+        _turn: &Turn,
+        patience: Duration,
+    ) -> Result<Option<Estimate>, Failure> {
         self.resolved
             .source
             .estimate(&self.resolved.query, patience)
@@ -195,12 +207,17 @@ impl Plan {
     /// The first rows after transforms, read on a thread of their own; the query is stopped at the source behind them.
     ///
     /// Returns the wire bytes of `ValueRows`.
-    pub async fn sample(&self, rows_max: u64) -> Result<Bytes, Failure> {
+    pub async fn sample(&self, turn: Turn, rows_max: u64) -> Result<Bytes, Failure> {
         let plan = self.clone();
         let cancel = CancellationToken::new();
         // A caller that goes away stops the read.
         let _stop = cancel.clone().drop_guard();
-        on_own_thread("sample", move || plan.read_sample(rows_max, cancel)).await
+        on_own_thread("sample", move || {
+            let sample = plan.read_sample(rows_max, cancel);
+            drop(turn);
+            sample
+        })
+        .await
     }
 
     fn read_sample(&self, rows_max: u64, cancel: CancellationToken) -> Result<Bytes, Failure> {

@@ -2,20 +2,21 @@
 
 mod streams;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use prost::Message;
-use tokio::time::Instant;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use super::{
     convert,
+    deadline::deadline,
     pb::{self, export_service_server::ExportService},
     status::from_failure,
 };
 use crate::{
     export::{Failure, TenantId},
+    queue::{ListCursor, ListFilter},
     service::{
         DownloadRequest, ExportView, Service, StreamRequest, StreamTarget, SubmitMode,
         SubmitRequest, Submitted,
@@ -24,6 +25,9 @@ use crate::{
 
 /// Specs may be large: a page ends before clients refuse it for its size (4 MiB by default).
 const PAGE_BYTES_MAX: usize = 3 << 20;
+
+/// Of a page that are held at once, beside what the page shows: a spec takes up to 1 MiB.
+const ROWS_AT_ONCE: u32 = 16;
 
 /// The handlers; cheap to clone.
 #[derive(Clone)]
@@ -34,6 +38,46 @@ pub struct ExportHandlers {
 impl ExportHandlers {
     pub fn new(service: Arc<Service>) -> Self {
         Self { service }
+    }
+}
+
+impl ExportHandlers {
+    /// Rows are read a few at a time: all that a page may have, with large specs, would be 200 MiB.
+    async fn page(&self, filter: ListFilter) -> Result<pb::ListExportsResponse, Failure> {
+        let mut page = pb::ListExportsResponse::default();
+        let (mut size_bytes, mut after) = (0, filter.after);
+        loop {
+            let left = filter.rows_max - page.exports.len() as u32;
+            let rows = self
+                .service
+                .list(&ListFilter {
+                    after,
+                    rows_max: left.min(ROWS_AT_ONCE),
+                    ..filter.clone()
+                })
+                .await?;
+            for view in &rows.exports {
+                let export = view_to_proto(view);
+                size_bytes += export.encoded_len();
+                if size_bytes > PAGE_BYTES_MAX && !page.exports.is_empty() {
+                    page.next_page_token = self.token_behind(&filter, after);
+                    return Ok(page);
+                }
+                page.exports.push(export);
+                after = Some(view.cursor());
+            }
+            if !rows.has_more {
+                return Ok(page);
+            }
+            if page.exports.len() >= filter.rows_max as usize {
+                page.next_page_token = self.token_behind(&filter, after);
+                return Ok(page);
+            }
+        }
+    }
+
+    fn token_behind(&self, filter: &ListFilter, last: Option<ListCursor>) -> String {
+        last.map_or_else(String::new, |last| self.service.tokens.page(filter, last))
     }
 }
 
@@ -54,7 +98,7 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::SubmitExportRequest>,
     ) -> Result<Response<pb::SubmitExportResponse>, Status> {
-        let (tenant, deadline) = (tenant(&request), deadline(request.metadata()));
+        let (tenant, deadline) = (tenant(&request), deadline(&request));
         let submit = convert::submit_from_proto(request.into_inner()).map_err(from_failure)?;
         let request = SubmitRequest {
             spec: submit.spec,
@@ -80,11 +124,11 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let tenant = tenant(&request);
+        let (tenant, deadline) = (tenant(&request), deadline(&request));
         let asked = convert::get_status_from_proto(request.into_inner()).map_err(from_failure)?;
         let view = self
             .service
-            .status(&tenant, asked.id, asked.wait.unwrap_or_default())
+            .status(&tenant, asked.id, asked.wait.unwrap_or_default(), deadline)
             .await
             .map_err(from_failure)?;
         Ok(Response::new(pb::GetStatusResponse {
@@ -96,7 +140,7 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::StreamRowsRequest>,
     ) -> Result<Response<Self::StreamRowsStream>, Status> {
-        let (tenant, deadline) = (tenant(&request), deadline(request.metadata()));
+        let (tenant, deadline) = (tenant(&request), deadline(&request));
         let asked = convert::stream_rows_from_proto(request.into_inner(), &self.service.tokens)
             .map_err(from_failure)?;
         let request = StreamRequest {
@@ -132,15 +176,18 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::WatchExportRequest>,
     ) -> Result<Response<Self::WatchExportStream>, Status> {
-        let (tenant, deadline) = (tenant(&request), end_of_call(request.metadata()));
+        let (tenant, deadline) = (tenant(&request), deadline(&request));
         let asked = convert::watch_from_proto(request.into_inner()).map_err(from_failure)?;
+        let watched = streams::Watched {
+            changes: self.service.changes(asked.id),
+            service: self.service.clone(),
+            tenant,
+            id: asked.id,
+            interval: asked.interval,
+        };
         // An unknown export is a plain error, not an empty stream.
-        let first = self
-            .service
-            .status(&tenant, asked.id, Duration::ZERO)
-            .await
-            .map_err(from_failure)?;
-        let watch = streams::watch(self.service.clone(), tenant, first, asked.interval);
+        let first = watched.look().await.map_err(from_failure)?;
+        let watch = streams::watch(watched, first);
         Ok(Response::new(streams::until(deadline, watch)))
     }
 
@@ -151,25 +198,8 @@ impl ExportService for ExportHandlers {
         let tenant = tenant(&request);
         let filter = convert::list_from_proto(request.into_inner(), tenant, &self.service.tokens)
             .map_err(from_failure)?;
-        let page = self.service.list(&filter).await.map_err(from_failure)?;
-        let (mut exports, mut size_bytes) = (Vec::new(), 0);
-        for view in &page.exports {
-            let export = view_to_proto(view);
-            size_bytes += export.encoded_len();
-            if size_bytes > PAGE_BYTES_MAX && !exports.is_empty() {
-                break;
-            }
-            exports.push(export);
-        }
-        let is_cut = exports.len() < page.exports.len();
-        let next_page_token = match page.exports[..exports.len()].last() {
-            Some(last) if is_cut || page.has_more => self.service.page_token(&filter, last),
-            _ => String::new(),
-        };
-        Ok(Response::new(pb::ListExportsResponse {
-            exports,
-            next_page_token,
-        }))
+        let response = self.page(filter).await.map_err(from_failure)?;
+        Ok(Response::new(response))
     }
 
     async fn cancel_export(
@@ -207,7 +237,7 @@ impl ExportService for ExportHandlers {
         &self,
         request: Request<pb::DownloadResultRequest>,
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
-        let (tenant, deadline) = (tenant(&request), end_of_call(request.metadata()));
+        let (tenant, deadline) = (tenant(&request), deadline(&request));
         let asked = convert::download_from_proto(request.into_inner()).map_err(from_failure)?;
         let request = DownloadRequest {
             id: asked.id,
@@ -264,54 +294,4 @@ fn submitted_to_proto(submitted: Submitted) -> Result<pb::SubmitExportResponse, 
             }
         }
     })
-}
-
-/// The call's own deadline: `grpc-timeout`, up to eight digits and a unit. tonic applies it to the handler only; streams
-/// and admission need to know it, too. What is malformed is ignored, as tonic does.
-fn deadline(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-fn end_of_call(metadata: &MetadataMap) -> Option<Instant> {
-    deadline(metadata).and_then(|deadline| Instant::now().checked_add(deadline))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_deadlines_that_clients_send() {
-        let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&metadata)
-        };
-        assert_eq!(read("10S"), Some(Duration::from_secs(10)));
-        assert_eq!(read("99999999u"), Some(Duration::from_micros(99_999_999)));
-        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
-        for odd in ["", "S", "10", "-1S", "123456789S", "1é"] {
-            assert_eq!(read_or_none(odd), None, "{odd}");
-        }
-    }
-
-    fn read_or_none(text: &str) -> Option<Duration> {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("grpc-timeout", text.parse().ok()?);
-        deadline(&metadata)
-    }
 }

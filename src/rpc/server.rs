@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
+use tower::{layer::layer_fn, util::MapResponseLayer};
 
 use super::{
     admin::AdminHandlers,
+    deadline::InTime,
     export::ExportHandlers,
     pb::{admin_service_server::AdminServiceServer, export_service_server::ExportServiceServer},
     reflection,
@@ -52,16 +52,16 @@ pub async fn serve(
             .max_decoding_message_size(REQUEST_BYTES_MAX)
     });
     let router = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
+        .layer(layer_fn(InTime))
         .layer(MapResponseLayer::new(with_reason))
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_optional_service(exports)
         .add_optional_service(admin);
-    let incoming = TcpListenerStream::new(listener);
+    let incoming = incoming(listener);
     let ended = task::spawn("server", async move {
         router
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
@@ -71,6 +71,11 @@ pub async fn serve(
     let serving = Serving { health, ended };
     serving.set_health(Health::Serving).await;
     serving
+}
+
+/// A small answer does not wait for the acknowledgement of the one before it.
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// What `grpc.health.v1` answers.
@@ -108,3 +113,20 @@ impl Serving {
 
 const EXPORT_SERVICE: &str = "rowgate.v1.ExportService";
 const ADMIN_SERVICE: &str = "rowgate.v1.AdminService";
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_send_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut incoming = incoming(listener);
+        let (accepted, _client) = tokio::join!(incoming.next(), TcpStream::connect(address));
+        assert!(accepted.unwrap().unwrap().nodelay().unwrap());
+    }
+}

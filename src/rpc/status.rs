@@ -84,6 +84,8 @@ pub fn with_reason<B>(mut response: http::Response<B>) -> http::Response<B> {
     let reason = match status.code() {
         GrpcCode::OutOfRange => "MESSAGE_TOO_LARGE",
         GrpcCode::Unimplemented => "NOT_IMPLEMENTED",
+        // Of ours, each has details.
+        GrpcCode::Internal => "MALFORMED_REQUEST",
         _ => return response,
     };
     if !status.details().is_empty() {
@@ -247,6 +249,30 @@ mod tests {
         let sent = &details.bad_request().unwrap().field_violations;
         assert_eq!(sent.len(), VIOLATIONS_MAX);
         assert_eq!(sent[19].field, "spec.columns[19].name");
+    }
+
+    #[test]
+    fn what_tonic_refuses_gets_a_reason_and_keeps_its_code() {
+        let answer = |status: Status| with_reason(status.into_http::<()>());
+        for (status, reason) in [
+            (Status::out_of_range("4194305 bytes"), "MESSAGE_TOO_LARGE"),
+            (Status::unimplemented(""), "NOT_IMPLEMENTED"),
+            (
+                Status::internal("failed to decode Protobuf message"),
+                "MALFORMED_REQUEST",
+            ),
+        ] {
+            let code = status.code();
+            let told = Status::from_header_map(answer(status).headers()).unwrap();
+            assert_eq!(told.code(), code);
+            let details = told.get_error_details();
+            assert_eq!(details.error_info().unwrap().reason, reason);
+            assert_eq!(details.error_info().unwrap().domain, DOMAIN);
+        }
+        let ours = from_failure(Failure::internal("secret"));
+        let told = Status::from_header_map(answer(ours).headers()).unwrap();
+        let details = told.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "INTERNAL");
     }
 
     #[test]

@@ -3,26 +3,30 @@
 use std::time::Duration;
 
 use crate::{
-    export::{Admission, Code, Execution, Failure},
-    pipeline::Plan,
+    export::{Admission, Code, Execution, Failure, TenantId},
+    pipeline::{Plan, Turn},
 };
 
-use super::Service;
+use super::{Service, deadline::Deadline, store_failure};
 
 /// What is asked for, and the caller's own deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
     pub execution: Execution,
-    /// `grpc-timeout`.
-    pub deadline: Option<Duration>,
+    pub deadline: Option<Deadline>,
 }
 
 impl Service {
-    /// Decides by size alone; permits, caps and pauses are found when the export is inserted.
-    pub(super) async fn admit(&self, plan: &Plan, wish: Wish) -> Result<Admission, Failure> {
+    /// Decides by size alone; pauses, permits and caps are found when the export is inserted.
+    pub(super) async fn admit(
+        &self,
+        plan: &Plan,
+        turn: &Turn,
+        wish: Wish,
+    ) -> Result<Admission, Failure> {
         let budget = wish
             .deadline
-            .unwrap_or(Duration::MAX)
+            .map_or(Duration::MAX, |deadline| deadline.budget)
             .min(self.options.gateway_timeout)
             .mul_f64(self.options.inline_safety);
         let speed = self
@@ -30,7 +34,7 @@ impl Service {
             .speeds
             .of(plan.source_name(), plan.expected_rows_per_second());
         let threshold_rows = (speed * budget.as_secs_f64()) as u64;
-        let estimate = plan.estimate(self.options.estimate_patience).await?;
+        let estimate = plan.estimate(turn, self.options.estimate_patience).await?;
         let fits = estimate.is_some_and(|estimate| estimate.rows <= threshold_rows);
         let (mode, reason) = match (wish.execution, estimate) {
             (Execution::Queued, _) => (Execution::Queued, "REQUESTED"),
@@ -51,6 +55,35 @@ impl Service {
             budget,
             free_inline_slots: self.runner.slots.free_inline(),
         })
+    }
+}
+
+impl Service {
+    /// For `validate_only`: what submitting would find now, but for the caps, which only the insertion counts.
+    pub(super) async fn predicted(
+        &self,
+        tenant: &TenantId,
+        asked: Execution,
+        admission: Admission,
+    ) -> Result<Admission, Failure> {
+        let admission = match admission.mode {
+            Execution::Inline if admission.free_inline_slots == 0 => {
+                queued_because(admission, "NO_PERMIT")
+            }
+            Execution::Inline if self.is_paused(tenant).await? => {
+                queued_because(admission, "PAUSED")
+            }
+            _ => admission,
+        };
+        match (asked, admission.mode) {
+            (Execution::Inline, Execution::Queued) => Err(inline_refused(&admission)),
+            _ => Ok(admission),
+        }
+    }
+
+    async fn is_paused(&self, tenant: &TenantId) -> Result<bool, Failure> {
+        let paused = self.control.paused().await.map_err(store_failure)?;
+        Ok(paused.everyone || paused.tenants.contains(tenant))
     }
 }
 

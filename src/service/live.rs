@@ -19,10 +19,9 @@ use crate::{
 use super::{
     Service,
     admission::{no_room, queue_paused},
+    deadline::{Deadline, deadline_exceeded},
     draining, store_failure,
-    stream::{
-        Ended, Feed, Header, RowStream, StreamRequest, answer_by, chunk_channel, row_options,
-    },
+    stream::{Ended, Feed, Header, RowStream, StreamRequest, chunk_channel, row_options},
     submit::cap_full,
 };
 
@@ -46,7 +45,6 @@ impl Service {
                 "a row stream has no format; leave it unset, or use SubmitExport for a file",
             ));
         }
-        let answer_by = request.deadline.map(answer_by);
         let plan = Plan::new(&self.runner.catalog, spec.clone()).await?;
         let Some(slot) = self.runner.slots.try_stream() else {
             return Err(no_room("STREAM_LIMIT", "as many streams run here as may")
@@ -65,7 +63,7 @@ impl Service {
             mut feed,
             known,
         } = opened;
-        let known = feed.begin(known, answer_by).await?;
+        let known = feed.begin(known, deadline).await?;
         Ok(RowStream {
             known,
             header: Header {
@@ -160,7 +158,7 @@ impl Service {
         plan: &Plan,
         stages: Prepare,
         adopted: Adopted,
-        deadline: Option<Duration>,
+        deadline: Option<Deadline>,
         slot: Slot,
     ) -> Result<Ended, Failure> {
         let pipeline = self.runner.pipeline(plan, job.id, stages, &adopted).run();
@@ -195,14 +193,14 @@ impl Service {
         }
     }
 
-    fn live_admission(&self, deadline: Option<Duration>) -> Admission {
+    fn live_admission(&self, deadline: Option<Deadline>) -> Admission {
         Admission {
             mode: Execution::Inline,
             reason: "REQUESTED".to_owned(),
             estimated_rows: None,
             estimate_source: String::new(),
             threshold_rows: 0,
-            budget: deadline.unwrap_or_default(),
+            budget: deadline.map_or(Duration::ZERO, |deadline| deadline.budget),
             free_inline_slots: self.runner.slots.free_inline(),
         }
     }
@@ -211,14 +209,14 @@ impl Service {
 /// Runs to the end; a deadline that passes first stops the run, which then ends by itself.
 pub(super) async fn until<T>(
     run: impl Future<Output = T>,
-    deadline: Option<Duration>,
+    deadline: Option<Deadline>,
     stop: &Stop,
 ) -> T {
     let mut run = std::pin::pin!(run);
     if let Some(deadline) = deadline {
         tokio::select! {
             done = &mut run => return done,
-            () = tokio::time::sleep(deadline) => stop.now(StopReason::Deadline),
+            () = tokio::time::sleep_until(deadline.at) => stop.now(StopReason::Deadline),
         }
     }
     run.await
@@ -246,14 +244,6 @@ pub(super) fn told_by_stop(failure: Failure, reason: Option<StopReason>) -> Fail
         )
         .retry_after(Duration::from_secs(1)),
     }
-}
-
-pub(super) fn deadline_exceeded() -> Failure {
-    Failure::new(
-        crate::export::Code::DeadlineExceeded,
-        "DEADLINE_EXCEEDED",
-        "the call's deadline passed before the last row",
-    )
 }
 
 fn cancelled() -> Failure {

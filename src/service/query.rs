@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::Instant,
+};
 
 use crate::{
     export::{Code, ExportId, Failure, Progress, State, TenantId},
@@ -10,7 +13,11 @@ use crate::{
     run::StopReason,
 };
 
-use super::{Service, store_failure, unknown_export};
+use super::{
+    Service,
+    deadline::{Deadline, within},
+    draining, store_failure, unknown_export,
+};
 
 /// A row with what is known of it beside the job store.
 #[derive(Clone, Debug)]
@@ -27,20 +34,59 @@ pub struct Page {
     pub has_more: bool,
 }
 
+impl ExportView {
+    /// Where a listing goes on behind it.
+    pub fn cursor(&self) -> ListCursor {
+        ListCursor {
+            created_at: self.job.created_at,
+            id: self.job.id,
+        }
+    }
+}
+
+/// Tells that one export may have changed, from the moment on at which it was asked for.
+pub struct Changes {
+    id: ExportId,
+    changed: broadcast::Receiver<ExportId>,
+}
+
+impl Changes {
+    /// Never returns after the channel closed: whoever waits polls besides.
+    pub async fn next(&mut self) {
+        loop {
+            match self.changed.recv().await {
+                Ok(other) if other != self.id => {}
+                // Lagged: it may have been among what was missed.
+                Ok(_) | Err(RecvError::Lagged(_)) => return,
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+}
+
 impl Service {
+    /// At once, or at the export's end, after `wait`, or shortly before `deadline`.
+    ///
+    /// # Errors
+    /// UNAVAILABLE / DRAINING instead of a wait that a shutdown ends.
     pub async fn status(
         &self,
         tenant: &TenantId,
         id: ExportId,
         wait: Duration,
+        deadline: Option<Deadline>,
     ) -> Result<ExportView, Failure> {
         let mut job = self.job(tenant, id).await?;
+        let wait = within(wait, deadline);
         self.wait_until_terminal(tenant, &mut job, wait).await?;
+        if !wait.is_zero() && !job.state.is_terminal() && self.draining.is_cancelled() {
+            return Err(draining("the server is shutting down; wait again"));
+        }
         self.view(job).await
     }
 
-    /// As [`Service::status`], of an export that was just accepted: a job store that can't be reached by now ends the
-    /// wait and not the call, or the caller would not learn that the export exists.
+    /// Of an export that was just accepted: neither a shutdown nor a job store that can't be reached by now ends the
+    /// call without a word of the export, only the wait.
     pub(super) async fn wait_for_placed(
         &self,
         tenant: &TenantId,
@@ -61,25 +107,24 @@ impl Service {
         }
     }
 
-    /// Returns when `job` has ended, or after `wait`; `job` is the last that was read.
+    /// Returns when `job` has ended, or after `wait`, or when the process shuts down; `job` is the last that was read.
     async fn wait_until_terminal(
         &self,
         tenant: &TenantId,
         job: &mut Job,
         wait: Duration,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + wait;
-        let id = job.id;
-        let mut changed = self.runner.news.subscribe();
+        let (id, end) = (job.id, Instant::now() + wait);
+        let mut changes = self.changes(id);
         // Subscribed first, read second: an end in between is not missed.
         if !wait.is_zero() && !job.state.is_terminal() {
             *job = self.job(tenant, id).await?;
         }
-        while !job.state.is_terminal() && Instant::now() < deadline {
-            let poll = deadline.min(Instant::now() + self.options.poll_interval);
+        while !job.state.is_terminal() && Instant::now() < end {
+            let poll = end.min(Instant::now() + self.options.poll_interval);
             tokio::select! {
                 () = tokio::time::sleep_until(poll) => {}
-                () = changed_to(&mut changed, id) => {}
+                () = changes.next() => {}
                 () = self.draining.cancelled() => break,
             }
             *job = self.job(tenant, id).await?;
@@ -87,13 +132,10 @@ impl Service {
         Ok(())
     }
 
-    /// Returns when something about the export may have changed, or after `interval`.
-    pub async fn changed_or(&self, id: ExportId, interval: Duration) {
-        let mut changed = self.runner.news.subscribe();
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = changed_to(&mut changed, id) => {}
-            () = self.draining.cancelled() => {}
+    pub fn changes(&self, id: ExportId) -> Changes {
+        Changes {
+            id,
+            changed: self.runner.news.subscribe(),
         }
     }
 
@@ -167,17 +209,6 @@ impl Service {
         Ok(Page { exports, has_more })
     }
 
-    /// The listing goes on behind `last`.
-    pub fn page_token(&self, filter: &ListFilter, last: &ExportView) -> String {
-        self.tokens.page(
-            filter,
-            ListCursor {
-                created_at: last.job.created_at,
-                id: last.job.id,
-            },
-        )
-    }
-
     pub async fn cancel(
         self: &Arc<Self>,
         tenant: &TenantId,
@@ -233,17 +264,5 @@ impl Service {
 
     pub fn catalog(&self) -> &Arc<crate::pipeline::Catalog> {
         &self.runner.catalog
-    }
-}
-
-/// Never returns after the channel closed: the poll goes on.
-async fn changed_to(changed: &mut tokio::sync::broadcast::Receiver<ExportId>, id: ExportId) {
-    loop {
-        match changed.recv().await {
-            Ok(other) if other != id => {}
-            // Lagged: it may have been among what was missed.
-            Ok(_) | Err(RecvError::Lagged(_)) => return,
-            Err(RecvError::Closed) => std::future::pending().await,
-        }
     }
 }

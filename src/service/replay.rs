@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     export::{Code, ExportId, Failure, Guarantee, ResultKind, TenantId},
-    pipeline::{Meter, ReplayOptions, Spool},
+    pipeline::{Meter, ReplayOptions, Spool, StreamSchema},
     run::{Stop, StopReason},
 };
 
@@ -16,9 +16,7 @@ use super::{
     admission::no_room,
     live::{told_by_stop, until},
     readable,
-    stream::{
-        Ended, Feed, Header, RowStream, StreamRequest, answer_by, chunk_channel, row_options,
-    },
+    stream::{Ended, Feed, Header, RowStream, StreamRequest, chunk_channel, row_options},
     tokens::ResumePoint,
 };
 
@@ -31,7 +29,6 @@ impl Service {
         from: Option<ResumePoint>,
         request: StreamRequest,
     ) -> Result<RowStream, Failure> {
-        let answer_by = request.deadline.map(answer_by);
         let job = self.job(tenant, id).await?;
         let result = readable(&job)?;
         if result.kind != ResultKind::Rows {
@@ -107,9 +104,7 @@ impl Service {
             }),
         );
         // A damaged first segment is a plain error, too.
-        let (known_sender, known) = oneshot::channel();
-        let _ = known_sender.send(schema);
-        let known = feed.begin(known, answer_by).await?;
+        let known = feed.begin(known_now(schema), request.deadline).await?;
         Ok(RowStream {
             known,
             header: Header {
@@ -124,6 +119,13 @@ impl Service {
             feed,
         })
     }
+}
+
+fn known_now(schema: StreamSchema) -> oneshot::Receiver<StreamSchema> {
+    let (sender, known) = oneshot::channel();
+    // The receiver is right here.
+    let _ = sender.send(schema);
+    known
 }
 
 fn time_zone(name: Option<&str>) -> Result<TimeZone, Failure> {

@@ -24,7 +24,8 @@ use crate::{
 
 use super::{
     Service,
-    live::deadline_exceeded,
+    deadline::{Deadline, deadline_exceeded},
+    draining,
     tokens::{ResumePoint, Tokens},
 };
 
@@ -39,8 +40,8 @@ pub struct StreamRequest {
     pub batch_rows_max: Option<u32>,
     pub batch_bytes_max: Option<u32>,
     pub heartbeat: Duration,
-    /// `grpc-timeout` of the call: it holds for the whole stream.
-    pub deadline: Option<Duration>,
+    /// Of the call: it holds for the whole stream.
+    pub deadline: Option<Deadline>,
 }
 
 #[derive(Clone, Debug)]
@@ -165,13 +166,6 @@ pub(super) fn first_fetch_patience(heartbeat: Duration) -> Duration {
     heartbeat.min(FIRST_FETCH_MAX)
 }
 
-/// The transport answers a call that has no answer at its deadline, with CANCELLED and without a reason. Ours comes
-/// shortly before that.
-pub(super) fn answer_by(deadline: Duration) -> Instant {
-    let margin = (deadline / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
-    Instant::now() + deadline.saturating_sub(margin)
-}
-
 pub(super) fn row_options(request: &StreamRequest) -> RowOptions {
     RowOptions {
         encoding: request.encoding,
@@ -190,10 +184,11 @@ impl Feed {
     pub(super) async fn begin(
         &mut self,
         mut known: oneshot::Receiver<StreamSchema>,
-        answer_by: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Result<Known, Failure> {
         let patience = Instant::now() + first_fetch_patience(self.heartbeat);
-        let deadline = answer_by.filter(|at| *at <= patience);
+        let deadline = deadline.map(|deadline| deadline.wait_until());
+        let deadline = deadline.filter(|at| *at <= patience);
         let patience = deadline.unwrap_or(patience);
         let schema = match tokio::time::timeout_at(patience, &mut known).await {
             Err(_) if deadline.is_some() => return Err(self.give_up()),
@@ -308,12 +303,7 @@ fn sent(event: Event, resume_token: String) -> Result<Sent, Failure> {
 }
 
 fn drained() -> Failure {
-    Failure::new(
-        crate::export::Code::Unavailable,
-        "DRAINING",
-        "the server is shutting down; reconnect with the last resume token",
-    )
-    .retry_after(Duration::from_secs(1))
+    draining("the server is shutting down; reconnect with the last resume token")
 }
 
 impl Feed {

@@ -16,15 +16,14 @@ use crate::{
 
 use super::{
     Service,
-    admission::{Wish, inline_refused, no_room, queue_paused, queued_because},
+    admission::{Wish, inline_refused, no_room, queued_because},
+    deadline::{Deadline, within},
     query::ExportView,
     store_failure,
 };
 
 /// Rows of `validate_only`'s sample.
 const SAMPLE_ROWS: u64 = 10;
-/// Longer waits are the caller's own polling.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Debug)]
 pub struct SubmitRequest {
@@ -33,8 +32,7 @@ pub struct SubmitRequest {
     pub mode: SubmitMode,
     pub execution: Execution,
     pub max_wait: Option<Duration>,
-    /// `grpc-timeout` of the call.
-    pub deadline: Option<Duration>,
+    pub deadline: Option<Deadline>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,24 +67,32 @@ impl Service {
     ) -> Result<Submitted, Failure> {
         let _permit = self.enter()?;
         let plan = Plan::new(&self.runner.catalog, request.spec.clone()).await?;
-        let described = plan.describe(self.runner.scratch.clone()).await?;
+        let turn = plan.turn().await?;
+        let described = plan.describe(&turn, self.runner.scratch.clone()).await?;
         let wish = Wish {
             execution: request.execution,
             deadline: request.deadline,
         };
-        let admission = self.admit(&plan, wish).await?;
+        let admission = self.admit(&plan, &turn, wish).await?;
         if request.mode == SubmitMode::ValidateOnly {
-            return self.validated(&plan, described, admission).await;
+            let admission = self.predicted(tenant, request.execution, admission).await?;
+            return Ok(Submitted::Validated {
+                admission,
+                described,
+                sample: plan.sample(turn, SAMPLE_ROWS).await?,
+            });
         }
+        drop(turn);
         let budget = admission.budget;
         let (job, admission) = match self.submitted_before(tenant, &request).await? {
             Some(job) => (job, admission),
             None => self.place(tenant, &request, admission).await?,
         };
         let wait = match request.execution {
-            Execution::Queued => request.max_wait.unwrap_or_default().min(WAIT_MAX),
+            Execution::Queued => request.max_wait.unwrap_or_default(),
             Execution::Auto | Execution::Inline => request.max_wait.unwrap_or(budget).min(budget),
         };
+        let wait = within(wait, request.deadline);
         let view = self.wait_for_placed(tenant, job, wait).await?;
         Ok(Submitted::Export { view, admission })
     }
@@ -130,19 +136,6 @@ impl Service {
             }
         };
         self.to_its_end("service.place", placing).await
-    }
-
-    async fn validated(
-        &self,
-        plan: &Plan,
-        described: Described,
-        admission: Admission,
-    ) -> Result<Submitted, Failure> {
-        Ok(Submitted::Validated {
-            admission,
-            described,
-            sample: plan.sample(SAMPLE_ROWS).await?,
-        })
     }
 
     /// Inserts the export RUNNING and runs it here, whatever becomes of the caller; or queues it when there is no room.
@@ -227,8 +220,9 @@ impl Service {
             Inserted::Existing(job) => Ok((job, admission)),
             Inserted::RequestIdReused(id) => Err(request_id_reused(id)),
             Inserted::QueueFull => Err(queue_full()),
-            Inserted::Full(cap) => Err(cap_full(&cap)),
-            Inserted::Paused => Err(queue_paused()),
+            Inserted::Full(_) | Inserted::Paused => Err(Failure::internal(
+                "a queued export was refused: caps and pauses are for what runs",
+            )),
         }
     }
 

@@ -19,6 +19,7 @@ use super::{
     postgres::PostgresSource,
     sqlite::SqliteSource,
     table,
+    turn::{Turn, Turns},
 };
 use crate::export::{Code, Column, ExportSpec, Failure, ReadFrom, Violation};
 
@@ -31,8 +32,9 @@ struct Entry {
     options: Arc<SourceOptions>,
     source: Arc<dyn Source>,
     dialect: Dialect,
-    /// Asked once; a failure is not kept.
+    /// Asked once, by one caller at a time; a failure is not kept.
     default_schema: OnceCell<Option<String>>,
+    turns: Turns,
 }
 
 /// What is wrong with the configuration, and where.
@@ -62,6 +64,7 @@ pub struct Resolved {
     /// With a definition: what it fixes.
     pub fixed: Option<Fixed>,
     pub options: Arc<SourceOptions>,
+    turns: Turns,
 }
 
 /// Columns and filter of a definition; they run before the caller's.
@@ -88,6 +91,7 @@ impl Catalog {
                 )?;
             }
             let entry = Entry {
+                turns: Turns::new(options.slots),
                 options: Arc::new(options),
                 source,
                 dialect,
@@ -128,7 +132,18 @@ impl Catalog {
             query,
             fixed,
             options: Arc::clone(&entry.options),
+            turns: entry.turns.clone(),
         })
+    }
+}
+
+impl Resolved {
+    /// What looks at the source without being an export holds a turn.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED / SOURCE_BUSY.
+    pub async fn turn(&self) -> Result<Turn, Failure> {
+        self.turns.take(&self.name).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod bad_input;
 mod damage;
+mod deadlines;
 mod disk;
 mod exports;
 mod fleet;
@@ -10,6 +11,7 @@ mod grpcio;
 mod grpcurl;
 mod life;
 mod limits;
+mod listing;
 mod ownership;
 mod readback;
 mod restart;

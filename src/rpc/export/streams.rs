@@ -7,33 +7,31 @@ use futures::{
     Stream, StreamExt,
     stream::{self, PollNext},
 };
-use tokio::time::Instant;
 use tonic::Status;
 
 use super::{Responses, view_to_proto};
 use crate::{
-    export::{Code, Failure, Guarantee, RowEncoding, TenantId},
+    export::{ExportId, Failure, Guarantee, RowEncoding, TenantId},
     pipeline::Chunk,
     rpc::{convert, pb, status::from_failure},
-    service::{Download, Event, ExportView, Header, Sent, Service, draining},
+    service::{
+        Changes, Deadline, Download, Event, ExportView, Header, Sent, Service, deadline_exceeded,
+        draining,
+    },
 };
 
 /// Ends a stream with DEADLINE_EXCEEDED when the call's `grpc-timeout` is over: tonic applies it to the handler only.
 /// Row streams have their own, which stops their query as well.
 pub(super) fn until<T: Send + 'static>(
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     responses: Responses<T>,
 ) -> Responses<T> {
     let Some(deadline) = deadline else {
         return responses;
     };
     let over = futures::stream::once(async move {
-        tokio::time::sleep_until(deadline).await;
-        Err(from_failure(Failure::new(
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            "the call's deadline passed before its end",
-        )))
+        tokio::time::sleep_until(deadline.at).await;
+        Err(from_failure(deadline_exceeded()))
     });
     // The stream's own end ends both: `None` behind its last item.
     let responses = responses.map(Some).chain(stream::iter([None]));
@@ -138,50 +136,61 @@ fn batch_to_proto(chunk: Chunk, encoding: RowEncoding) -> Result<pb::RowBatch, F
     })
 }
 
-/// The export now, at every change, at least every `interval`, and last at its end.
-pub(super) fn watch(
-    service: Arc<Service>,
-    tenant: TenantId,
-    first: ExportView,
-    interval: Duration,
-) -> Responses<pb::WatchExportResponse> {
+/// One call of `WatchExport`. Its changes count from before its first look, so that none is missed.
+pub(super) struct Watched {
+    pub changes: Changes,
+    pub service: Arc<Service>,
+    pub tenant: TenantId,
+    pub id: ExportId,
+    pub interval: Duration,
+}
+
+impl Watched {
+    pub(super) async fn look(&self) -> Result<ExportView, Failure> {
+        let at_once = Duration::ZERO;
+        self.service
+            .status(&self.tenant, self.id, at_once, None)
+            .await
+    }
+
+    /// After a change, or the interval.
+    async fn look_again(&mut self) -> Result<ExportView, Failure> {
+        tokio::select! {
+            () = tokio::time::sleep(self.interval) => {}
+            () = self.changes.next() => {}
+            () = self.service.draining.cancelled() => {
+                return Err(draining("the server is shutting down; watch again"));
+            }
+        }
+        self.look().await
+    }
+}
+
+/// The export now, at every change, at least every interval, and last at its end.
+pub(super) fn watch(watched: Watched, first: ExportView) -> Responses<pb::WatchExportResponse> {
     enum Next {
         Show(Box<ExportView>),
         Wait,
         Over,
     }
-    let id = first.job.id;
-    let watch = stream::unfold(Next::Show(Box::new(first)), move |next| {
-        let (service, tenant) = (service.clone(), tenant.clone());
-        async move {
-            let view = match next {
-                Next::Over => return None,
-                Next::Show(view) => *view,
-                Next::Wait => {
-                    service.changed_or(id, interval).await;
-                    if service.draining.is_cancelled() {
-                        return Some((
-                            Err(from_failure(draining(
-                                "the server is shutting down; watch again",
-                            ))),
-                            Next::Over,
-                        ));
-                    }
-                    match service.status(&tenant, id, Duration::ZERO).await {
-                        Ok(view) => view,
-                        Err(failure) => return Some((Err(from_failure(failure)), Next::Over)),
-                    }
-                }
-            };
-            let next = match view.job.state.is_terminal() {
-                true => Next::Over,
-                false => Next::Wait,
-            };
-            let response = pb::WatchExportResponse {
-                export: Some(view_to_proto(&view)),
-            };
-            Some((Ok(response), next))
-        }
+    let start = (watched, Next::Show(Box::new(first)));
+    let watch = stream::unfold(start, async move |(mut watched, next)| {
+        let view = match next {
+            Next::Over => return None,
+            Next::Show(view) => *view,
+            Next::Wait => match watched.look_again().await {
+                Ok(view) => view,
+                Err(failure) => return Some((Err(from_failure(failure)), (watched, Next::Over))),
+            },
+        };
+        let next = match view.job.state.is_terminal() {
+            true => Next::Over,
+            false => Next::Wait,
+        };
+        let response = pb::WatchExportResponse {
+            export: Some(view_to_proto(&view)),
+        };
+        Some((Ok(response), (watched, next)))
     });
     Box::pin(watch)
 }

@@ -251,6 +251,45 @@ async fn validating_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn validating_predicts_what_submitting_would_say_now() {
+    let source = Source::create().await;
+    let gate = source.close_gate().await;
+    let rowgate = Rowgate::start(&small(&source, "inline_slots = 1")).await;
+    let validate = async |spec, execution| {
+        let request = pb::SubmitExportRequest {
+            validate_only: true,
+            ..submit_as(spec, execution)
+        };
+        submit(&rowgate.exports, request).await
+    };
+    let little = || as_csv(gated(100, 101));
+    let large = validate(as_csv(gated(6_000, 6_001)), Execution::Inline).await;
+    refused(large, Code::FailedPrecondition, "TOO_LARGE_FOR_INLINE");
+    let free = validate(little(), Execution::Inline).await.unwrap();
+    assert_eq!(said(&free), (Execution::Inline, "REQUESTED"));
+
+    let pause = pb::PauseQueueRequest::default();
+    rowgate.admin.clone().pause_queue(pause).await.unwrap();
+    let paused = validate(little(), Execution::Auto).await.unwrap();
+    assert_eq!(said(&paused), (Execution::Queued, "PAUSED"));
+    let refusal = validate(little(), Execution::Inline).await;
+    let refusal = refused(refusal, Code::Unavailable, "QUEUE_PAUSED");
+    assert!(is_retryable(&refusal));
+    let resume = pb::ResumeQueueRequest::default();
+    rowgate.admin.clone().resume_queue(resume).await.unwrap();
+
+    let held = at_once(as_csv(gated(100, 50)), Execution::Inline);
+    let held = submit(&rowgate.exports, held).await.unwrap();
+    assert_eq!(held.export.unwrap().state(), State::Running);
+    let full = validate(little(), Execution::Auto).await.unwrap();
+    assert_eq!(said(&full), (Execution::Queued, "NO_PERMIT"));
+    let refusal = validate(little(), Execution::Inline).await;
+    let refusal = refused(refusal, Code::ResourceExhausted, "NO_PERMIT");
+    assert!(is_retryable(&refusal));
+    gate.open().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_inline_export_that_overruns_its_budget_goes_on_in_place() {
     let source = Source::create().await;
     let gate = source.close_gate().await;

@@ -146,7 +146,11 @@ async fn sigterm_drains_within_the_grace_time_and_hands_the_long_job_back() {
     look.until_queries(2).await;
     let waits = tokio::spawn({
         let (exports, id) = (first.exports.clone(), long.clone());
-        async move { rig::at_end(&exports, &id).await }
+        let request = pb::GetStatusRequest {
+            export_id: id,
+            wait: Some(rig::seconds(60)),
+        };
+        async move { exports.clone().get_status(request).await }
     });
     let mut live_rows = rig::stream(&first.exports, live(gated(10, 1)))
         .await
@@ -163,8 +167,9 @@ async fn sigterm_drains_within_the_grace_time_and_hands_the_long_job_back() {
         "DRAINING",
     );
     assert!(rig::is_retryable(&refusal));
-    // Waiting for an end that will not come here is answered at once.
-    assert_eq!(waits.await.unwrap().state(), State::Running);
+    // Who waits for an end that will not come here is sent away at once, and told when to ask the next process.
+    let waits = refused(waits.await.unwrap(), Code::Unavailable, "DRAINING");
+    assert!(rig::is_retryable(&waits));
     let status = first.ended(PATIENCE).await;
     assert!(status.success(), "{status}: {}", first.log());
     // Without tokens a stream runs to the grace time, then ends as UNAVAILABLE.

@@ -2,7 +2,8 @@
 
 use prost_types::value::Kind as Value;
 use rowgate::rpc::pb::{self, format::Kind};
-use tonic::Code;
+use tonic::{Code, Request, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic_prost::ProstCodec;
 
 use super::{
     refusal::{bad_field, bad_fields, refused},
@@ -323,6 +324,24 @@ async fn a_message_over_four_mebibytes_is_out_of_range() {
     let mut spec = sql("select 1");
     spec.filter = "x".repeat(100_000);
     bad_field(shop.submit(spec).await, "spec.filter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_such_message_have_a_reason() {
+    let shop = Shop::sqlite().await;
+    let server = format!("http://{}", shop.rowgate.address);
+    let channel = Channel::from_shared(server).unwrap();
+    let mut client = tonic::client::Grpc::new(channel.connect().await.unwrap());
+    client.ready().await.unwrap();
+    // Its first field is a number, where GetStatus has a text.
+    let number = pb::ListExportsRequest {
+        page_size: 1,
+        ..Default::default()
+    };
+    let path = PathAndQuery::from_static("/rowgate.v1.ExportService/GetStatus");
+    let codec = ProstCodec::<pb::ListExportsRequest, pb::GetStatusResponse>::default();
+    let answer = client.unary(Request::new(number), path, codec).await;
+    refused(answer, Code::Internal, "MALFORMED_REQUEST");
 }
 
 #[tokio::test(flavor = "multi_thread")]
