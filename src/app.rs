@@ -89,8 +89,10 @@ impl App {
             }
         };
         let worker = worker_id();
-        let catalog = Catalog::new(config.sources.clone())
-            .map_err(|invalid| anyhow::anyhow!("{}: {}", invalid.key, invalid.message))?;
+        let catalog = Catalog::new(config.sources.clone()).map_err(|invalid| {
+            let all: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", all.join("\n"))
+        })?;
         let sizes = Arc::new(Sizes::new(&config.limits));
         let slots = Slots::new(&config.limits);
         let limits = Arc::new(LiveLimits::new(

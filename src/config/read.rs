@@ -57,8 +57,14 @@ impl Reader {
         })
     }
 
+    /// Messages never repeat what stands there.
     pub fn secret(&mut self, path: &[&str]) -> Option<SecretString> {
-        self.text(path).map(SecretString::from)
+        self.read(path, |value| match value {
+            Value::String(text) => Ok(SecretString::from(text.clone())),
+            _ => Err(
+                "text in quotes, { env = \"NAME\" } or { file = \"PATH\" } is needed".to_owned(),
+            ),
+        })
     }
 
     pub fn switch(&mut self, path: &[&str]) -> Option<bool> {
@@ -172,12 +178,13 @@ impl Reader {
 
     /// Notes that a value, itself well formed, can't be.
     pub fn reject(&mut self, path: &[&str], message: impl Into<String>) {
+        // What is within a value, such as one of a definition's parameters, stands where that value does.
+        let written = (1..=path.len())
+            .rev()
+            .find_map(|depth| self.found.get(&owned(&path[..depth])));
         self.problems.push(Problem {
             key: path.join("."),
-            origin: self
-                .found
-                .get(&owned(path))
-                .map(|found| found.origin.clone()),
+            origin: written.map(|found| found.origin.clone()),
             message: message.into(),
         });
     }

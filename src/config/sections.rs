@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     export::{Limits, limits::DEFAULT_KEY},
-    source::{DefinitionOptions, SourceOptions},
+    source::{Catalog, DefinitionOptions, SourceOptions},
 };
 
 const NAME_BYTES_MAX: usize = 63;
@@ -242,7 +242,11 @@ fn sources(read: &mut Reader) -> Option<BTreeMap<String, SourceOptions>> {
         if let Err(message) = check_name(&name) {
             read.reject(&["sources", &name], message);
         }
-        match (source(read, &name), &mut sources) {
+        let built = source(read, &name);
+        if let Some(options) = &built {
+            try_catalog(read, &name, options);
+        }
+        match (built, &mut sources) {
             (Some(source), Some(sources)) => {
                 sources.insert(name, source);
             }
@@ -250,6 +254,15 @@ fn sources(read: &mut Reader) -> Option<BTreeMap<String, SourceOptions>> {
         }
     }
     sources
+}
+
+/// What the catalog would refuse at the start is said with everything else, also by `config check`.
+fn try_catalog(read: &mut Reader, name: &str, options: &SourceOptions) {
+    let alone = BTreeMap::from([(name.to_owned(), options.clone())]);
+    for invalid in Catalog::new(alone).err().into_iter().flatten() {
+        let key: Vec<_> = invalid.key.split('.').collect();
+        read.reject(&key, invalid.message);
+    }
 }
 
 fn source(read: &mut Reader, name: &str) -> Option<SourceOptions> {

@@ -2,6 +2,7 @@
 
 mod published;
 mod roles;
+mod sources;
 
 use std::{fs, path::PathBuf};
 
@@ -99,7 +100,7 @@ fn a_source_with_a_definition() {
         allow_tables = ["public.*"]
         [sources.shop.definitions.paid_orders]
         title = "Paid orders"
-        sql = "select * from orders where is_paid and created_at >= :since"
+        sql = "select * from orders where is_paid and created_at >= :since and day = :day"
         params = { since = { type = "timestamp", required = true, description = "first moment, UTC" }, day = { type = "date", default = 2024-01-31 } }
         columns = [{ name = "id" }, { name = "email", expression = "mask_email(email)", header = "E-mail" }]
         filter = "amount > 0"
@@ -544,7 +545,7 @@ fn a_secret_that_is_not_there_is_one_problem() {
 #[test]
 fn what_is_shown_loads_again_and_keeps_secrets() {
     let (_dir, mut inputs) = file(&format!(
-        "{SHOP}[sources.shop.definitions.x]\nsql = '''\nselect \"a\\\\b\"\n\tfrom t'''\n\
+        "{SHOP}[sources.shop.definitions.x]\nsql = '''\nselect \"a\\\\b\"\n\tfrom t where a = any(:a)'''\n\
          params = {{ a = {{ type = 'int64[]', default = [1, 2] }} }}\ncolumns = [{{ name = 'a', width = 3.5 }}]\n"
     ));
     inputs.env = env(&[("ROWGATE_LIMITS__WORKER_SLOTS", "2")]).env;

@@ -144,7 +144,14 @@ fn scheme(text: &str) -> &str {
 fn unknown_scheme(scheme: &str) -> String {
     match scheme {
         "" => "this is no URL".to_owned(),
-        known => format!("{known}:// is not known here"),
+        // `u:password@` may stand before the `://`, too.
+        word if word
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'+') =>
+        {
+            format!("{word}:// is not known here")
+        }
+        _ => "this is no URL that is known here".to_owned(),
     }
 }
 
@@ -248,6 +255,15 @@ mod tests {
         ] {
             let message = source(&SecretString::from(wrong)).unwrap_err();
             assert!(!message.contains("hunter2"), "{message}");
+        }
+        for wrong in ["memcached://u:hunter2@h", "hunter2", "u:hunter2@h://x"] {
+            for message in [
+                lease(&SecretString::from(wrong)).unwrap_err(),
+                storage(wrong).unwrap_err(),
+                queue(&SecretString::from(wrong)).unwrap_err(),
+            ] {
+                assert!(!message.contains("hunter2"), "{message}");
+            }
         }
     }
 }

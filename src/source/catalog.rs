@@ -77,18 +77,22 @@ pub struct Fixed {
 
 impl Catalog {
     /// # Errors
-    /// A bad URL or scheme, an SQL text of a definition that can't be taken apart, parameters that are used but not
-    /// declared or declared but not used, a default of the wrong type.
-    pub fn new(options: BTreeMap<String, SourceOptions>) -> Result<Self, Invalid> {
-        let mut sources = BTreeMap::new();
+    /// All that is wrong: bad URLs and schemes, SQL texts of definitions that can't be taken apart, parameters that are
+    /// used but not declared or declared but not used, defaults of the wrong type.
+    pub fn new(options: BTreeMap<String, SourceOptions>) -> Result<Self, Vec<Invalid>> {
+        let (mut sources, mut wrong) = (BTreeMap::new(), Vec::new());
         for (name, options) in options {
-            let (source, dialect) = open(&name, &options)?;
+            let (source, dialect) = match open(&options) {
+                Ok(opened) => opened,
+                Err(message) => {
+                    let key = format!("sources.{name}.url");
+                    wrong.push(Invalid { key, message });
+                    continue;
+                }
+            };
             for (definition, of) in &options.definitions {
-                check_definition(
-                    &format!("sources.{name}.definitions.{definition}"),
-                    of,
-                    dialect,
-                )?;
+                let key = format!("sources.{name}.definitions.{definition}");
+                wrong.extend(check_definition(&key, of, dialect));
             }
             let entry = Entry {
                 turns: Turns::new(options.slots),
@@ -99,7 +103,10 @@ impl Catalog {
             };
             sources.insert(name, entry);
         }
-        Ok(Self { sources })
+        match wrong.is_empty() {
+            true => Ok(Self { sources }),
+            false => Err(wrong),
+        }
     }
 
     /// In the order of names.
@@ -172,8 +179,8 @@ impl Entry {
         let ReadFrom::Table(read) = &spec.from else {
             unreachable!("called for table reads");
         };
-        let mut query = table::parse(read)?;
-        unknown_params(&spec.params, |_| false, "a table read takes no parameters")?;
+        let unknown = unknown_params(&spec.params, |_| false, "a table read takes no parameters");
+        let mut query = all_right(table::parse(read), unknown)?;
         let refused = || {
             let message = format!("the table {:?} may not be read here", read.name);
             Failure::new(Code::PermissionDenied, "TABLE_NOT_ALLOWED", message)
@@ -209,11 +216,11 @@ impl Entry {
         }
         let rewritten = placeholders::rewrite(sql, self.dialect).map_err(Error::into_failure)?;
         let used = rewritten.distinct_names();
-        unknown_params(
+        let unknown = unknown_params(
             &spec.params,
             |name| used.contains(&name),
             "the SQL text has no such parameter",
-        )?;
+        );
         let params = used.iter().map(|name| {
             let value = spec.params.get(*name).ok_or_else(|| missing(name))?;
             Ok(Param {
@@ -222,7 +229,7 @@ impl Entry {
             })
         });
         Ok(Query {
-            params: params.collect::<Result<_, Failure>>()?,
+            params: all_params(params, unknown)?,
             text: QueryText::Sql {
                 sql: sql.to_owned(),
                 origin: SqlOrigin::AdHoc,
@@ -247,11 +254,11 @@ fn definition_params(
     definition: &DefinitionOptions,
     given: &BTreeMap<String, Value>,
 ) -> Result<Vec<Param>, Failure> {
-    unknown_params(
+    let unknown = unknown_params(
         given,
         |name| definition.params.contains_key(name),
         "the definition has no such parameter",
-    )?;
+    );
     let params = definition.params.iter().map(|(name, options)| {
         let sent = given.get(name).filter(|value| !value.is_null());
         let value = match (sent, &options.default) {
@@ -265,7 +272,37 @@ fn definition_params(
             value,
         })
     });
-    params.collect()
+    all_params(params, unknown)
+}
+
+/// All of them, or all that is wrong with them and with others.
+fn all_params(
+    params: impl Iterator<Item = Result<Param, Failure>>,
+    mut wrong: Vec<Violation>,
+) -> Result<Vec<Param>, Failure> {
+    let mut right = Vec::new();
+    for param in params {
+        match param {
+            Ok(param) => right.push(param),
+            Err(failure) => wrong.extend(failure.violations),
+        }
+    }
+    all_right(Ok(right), wrong)
+}
+
+/// What was made of some fields, unless they or others are wrong; then all violations.
+fn all_right<T>(made: Result<T, Failure>, mut wrong: Vec<Violation>) -> Result<T, Failure> {
+    match made {
+        made if wrong.is_empty() => made,
+        made => {
+            wrong.extend(
+                made.err()
+                    .into_iter()
+                    .flat_map(|failure| failure.violations),
+            );
+            Err(Failure::invalid_fields(wrong))
+        }
+    }
 }
 
 fn missing(name: &str) -> Failure {
@@ -276,76 +313,54 @@ fn unknown_params(
     given: &BTreeMap<String, Value>,
     is_known: impl Fn(&str) -> bool,
     description: &str,
-) -> Result<(), Failure> {
-    let unknown: Vec<_> = given
-        .keys()
-        .filter(|name| !is_known(name))
+) -> Vec<Violation> {
+    let unknown = given.keys().filter(|name| !is_known(name));
+    unknown
         .map(|name| Violation {
             field: format!("spec.params.{name}"),
             description: description.to_owned(),
         })
-        .collect();
-    if unknown.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::invalid_fields(unknown))
-    }
+        .collect()
 }
 
-fn check_definition(
-    key: &str,
-    definition: &DefinitionOptions,
-    dialect: Dialect,
-) -> Result<(), Invalid> {
-    let invalid = |key: String, message: String| Err(Invalid { key, message });
+fn check_definition(key: &str, definition: &DefinitionOptions, dialect: Dialect) -> Vec<Invalid> {
+    let invalid = |key: String, message: String| Invalid { key, message };
     let rewritten = match placeholders::rewrite(&definition.sql, dialect) {
         Ok(rewritten) => rewritten,
-        Err(error) => return invalid(format!("{key}.sql"), error.to_string()),
+        Err(error) => return vec![invalid(format!("{key}.sql"), error.to_string())],
     };
     let used = rewritten.distinct_names();
-    if let Some(name) = used.iter().find(|n| !definition.params.contains_key(**n)) {
-        return invalid(
-            format!("{key}.params"),
-            format!("the SQL uses :{name}, which is not declared"),
-        );
-    }
+    let undeclared = used
+        .iter()
+        .filter(|name| !definition.params.contains_key(**name));
+    let mut wrong: Vec<_> = undeclared
+        .map(|name| {
+            let message = format!("the SQL uses :{name}, which is not declared");
+            invalid(format!("{key}.params"), message)
+        })
+        .collect();
     for (name, options) in &definition.params {
         let key = format!("{key}.params.{name}");
-        if !used.contains(&name.as_str()) {
-            return invalid(key, "the SQL does not use it".to_owned());
-        }
         if let Some(default) = &options.default
             && let Err(message) = options.r#type.value(default)
         {
-            return invalid(format!("{key}.default"), message);
+            wrong.push(invalid(format!("{key}.default"), message));
+        }
+        if !used.contains(&name.as_str()) {
+            wrong.push(invalid(key, "the SQL does not use it".to_owned()));
         }
     }
-    Ok(())
+    wrong
 }
 
 /// The scheme decides the database. Messages never repeat the URL: it may hold a password.
-fn open(name: &str, options: &SourceOptions) -> Result<(Arc<dyn Source>, Dialect), Invalid> {
-    let invalid = |message: String| Invalid {
-        key: format!("sources.{name}.url"),
-        message,
-    };
+fn open(options: &SourceOptions) -> Result<(Arc<dyn Source>, Dialect), String> {
     let url = options.url.expose_secret();
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    match scheme {
-        "postgres" | "postgresql" => {
-            let source = PostgresSource::new(url).map_err(invalid)?;
-            Ok((Arc::new(source), Dialect::Postgres))
-        }
-        "sqlite" => {
-            let source = SqliteSource::new(url).map_err(invalid)?;
-            Ok((Arc::new(source), Dialect::Sqlite))
-        }
-        "mysql" | "mariadb" => {
-            let source = MysqlSource::new(url).map_err(invalid)?;
-            Ok((Arc::new(source), Dialect::Mysql))
-        }
-        _ => Err(invalid(
-            "must begin with postgres://, mysql:// or sqlite://".to_owned(),
-        )),
-    }
+    Ok(match scheme {
+        "postgres" | "postgresql" => (Arc::new(PostgresSource::new(url)?), Dialect::Postgres),
+        "sqlite" => (Arc::new(SqliteSource::new(url)?), Dialect::Sqlite),
+        "mysql" => (Arc::new(MysqlSource::new(url)?), Dialect::Mysql),
+        _ => return Err("must begin with postgres://, mysql:// or sqlite://".to_owned()),
+    })
 }

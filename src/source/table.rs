@@ -3,7 +3,7 @@
 //! Names are exact and quoted here; nothing of a client's text reaches the SQL unquoted.
 
 use super::{Direction, OrderBy, TableQuery, placeholders::Dialect};
-use crate::export::{Failure, TableRead};
+use crate::export::{Failure, TableRead, Violation};
 
 /// A bound on what one ORDER BY may list; PostgreSQL's own is 1,664.
 const ORDER_BY_MAX: usize = 64;
@@ -11,41 +11,56 @@ const ORDER_BY_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 512;
 
 /// # Errors
-/// INVALID_ARGUMENT naming the field: an empty or overlong name, more than one dot, an order without a column.
+/// INVALID_ARGUMENT naming every field that is wrong: an empty or overlong name, more than one dot, an order without a
+/// column.
 pub fn parse(read: &TableRead) -> Result<TableQuery, Failure> {
-    let field = "spec.table.name";
+    let mut wrong = Vec::new();
     let (schema, table) = match read.name.split_once('.') {
         Some((schema, table)) => (Some(schema), table),
         None => (None, read.name.as_str()),
     };
-    if table.contains('.') {
-        return Err(Failure::invalid_field(
-            field,
-            "must be `table` or `schema.table`",
-        ));
-    }
-    for part in schema.into_iter().chain([table]) {
-        check_name(field, part)?;
+    let parts = schema.into_iter().chain([table]);
+    let problem = match table.contains('.') {
+        true => Some("must be `table` or `schema.table`"),
+        false => parts.into_iter().find_map(name_problem),
+    };
+    if let Some(problem) = problem {
+        wrong.push(violation("spec.table.name".to_owned(), problem));
     }
     if read.order_by.len() > ORDER_BY_MAX {
-        return Err(Failure::invalid_field(
-            "spec.table.order_by",
-            format!("must list at most {ORDER_BY_MAX} columns"),
-        ));
+        let problem = format!("must list at most {ORDER_BY_MAX} columns");
+        wrong.push(violation("spec.table.order_by".to_owned(), problem));
     }
-    let order_by = read.order_by.iter().enumerate();
+    let order_by: Vec<_> = read
+        .order_by
+        .iter()
+        .map(|entry| parse_order(entry))
+        .collect();
+    for (index, order) in order_by.iter().enumerate().take(ORDER_BY_MAX) {
+        if let Some(problem) = name_problem(&order.column) {
+            wrong.push(violation(format!("spec.table.order_by[{index}]"), problem));
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(Failure::invalid_fields(wrong));
+    }
     Ok(TableQuery {
         schema: schema.map(str::to_owned),
         table: table.to_owned(),
-        order_by: order_by
-            .map(|(index, entry)| parse_order(index, entry))
-            .collect::<Result<_, _>>()?,
+        order_by,
         limit: read.limit,
     })
 }
 
+fn violation(field: String, description: impl Into<String>) -> Violation {
+    Violation {
+        field,
+        description: description.into(),
+    }
+}
+
 /// `column`, `column asc` or `column desc`. A column whose own name ends in one of these words is followed by another.
-fn parse_order(index: usize, entry: &str) -> Result<OrderBy, Failure> {
+fn parse_order(entry: &str) -> OrderBy {
     let (column, direction) = match entry.rsplit_once(' ') {
         Some((column, word)) if word.eq_ignore_ascii_case("asc") => (column, Direction::Ascending),
         Some((column, word)) if word.eq_ignore_ascii_case("desc") => {
@@ -53,12 +68,10 @@ fn parse_order(index: usize, entry: &str) -> Result<OrderBy, Failure> {
         }
         _ => (entry, Direction::Ascending),
     };
-    let column = column.trim();
-    check_name(&format!("spec.table.order_by[{index}]"), column)?;
-    Ok(OrderBy {
-        column: column.to_owned(),
+    OrderBy {
+        column: column.trim().to_owned(),
         direction,
-    })
+    }
 }
 
 /// The database's word that there is no such table, as the client's field.
@@ -82,17 +95,16 @@ pub fn no_such_column(query: &TableQuery, message: &str) -> Failure {
     }
 }
 
-fn check_name(field: &str, name: &str) -> Result<(), Failure> {
-    let problem = if name.is_empty() {
-        "must not be empty"
+fn name_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("must not be empty")
     } else if name.len() > NAME_BYTES_MAX {
-        "is too long for a name"
+        Some("is too long for a name")
     } else if name.contains('\0') {
-        "must not hold a NUL character"
+        Some("must not hold a NUL character")
     } else {
-        return Ok(());
-    };
-    Err(Failure::invalid_field(field, problem))
+        None
+    }
 }
 
 /// Whether the allow-list names the table. `*` stands for any text within one name and, alone, for every table. Where

@@ -26,6 +26,22 @@ fn names_and_orders_are_quoted_exactly() {
 }
 
 #[test]
+fn every_wrong_field_is_named_at_once() {
+    let failure = read("a.b.c", &["id", "", "x\0 desc"]).expect_err("wrong");
+    let fields: Vec<_> = failure
+        .violations
+        .iter()
+        .map(|v| v.field.as_str())
+        .collect();
+    let expected = [
+        "spec.table.name",
+        "spec.table.order_by[1]",
+        "spec.table.order_by[2]",
+    ];
+    assert_eq!(fields, expected);
+}
+
+#[test]
 fn bad_names_say_which_field() {
     for (name, order, field) in [
         ("", "id", "spec.table.name"),

@@ -26,7 +26,10 @@ fn source(url: &str) -> SourceOptions {
 }
 
 fn catalog(options: SourceOptions) -> Result<Catalog, String> {
-    Catalog::new(BTreeMap::from([("shop".to_owned(), options)])).map_err(|e| e.to_string())
+    Catalog::new(BTreeMap::from([("shop".to_owned(), options)])).map_err(|invalid| {
+        let all: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+        all.join("\n")
+    })
 }
 
 fn table(name: &str) -> ReadFrom {

@@ -327,6 +327,27 @@ async fn a_message_over_four_mebibytes_is_out_of_range() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_parameter_is_named_at_once() {
+    let mut shop = Shop::sqlite().await;
+    let spec = with_params(
+        definition("cheap"),
+        &[
+            ("belw", Value::NumberValue(1.0)),
+            ("name", Value::BoolValue(true)),
+        ],
+    );
+    let of = |names: [&str; 3]| names.map(|name| format!("spec.params.{name}"));
+    let fields = of(["below", "belw", "name"]);
+    bad_fields(shop.submit(spec).await, &fields.each_ref().map(|s| &**s));
+    let spec = with_params(
+        sql("select :a as a, :b as b"),
+        &[("c", Value::NumberValue(1.0))],
+    );
+    let fields = of(["a", "b", "c"]);
+    bad_fields(shop.submit(spec).await, &fields.each_ref().map(|s| &**s));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_such_message_have_a_reason() {
     let shop = Shop::sqlite().await;
     let server = format!("http://{}", shop.rowgate.address);
