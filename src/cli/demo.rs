@@ -17,6 +17,7 @@ use super::{Cli, Command, DemoArgs, serve};
 use crate::{
     app::App,
     config::{self, Inputs},
+    queue::{self, Guard, SqliteStore},
     source::sample,
     task,
 };
@@ -53,6 +54,10 @@ columns = [
 /// Runs the tour; with `--serve` stays up behind it.
 pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let started = Instant::now();
+    let address = if args.serve { SERVE_AT } else { "127.0.0.1:0" };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))?;
     prepare().await?;
     let config_path = Path::new(FOLDER).join("rowgate.toml");
     let config = config::load(Inputs {
@@ -61,10 +66,6 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
         overrides: Vec::new(),
     })?;
     let _file_size = serve::survive_file_size_limit()?;
-    let address = if args.serve { SERVE_AT } else { "127.0.0.1:0" };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr()?.to_string();
     let app = App::build(config).await?;
     let stop = CancellationToken::new();
@@ -96,6 +97,10 @@ async fn prepare() -> anyhow::Result<()> {
             "./{FOLDER} exists and was not made by the demo; move it away, or start the demo elsewhere"
         );
     }
+    let _unused = match folder.exists() {
+        true => Some(take_from_nobody(&folder.join("queue.db"))?),
+        false => None,
+    };
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).context(format!("emptying ./{FOLDER}"));
@@ -114,6 +119,18 @@ async fn prepare() -> anyhow::Result<()> {
         started.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// A server that runs on the folder would lose its queue and its results.
+fn take_from_nobody(queue: &Path) -> anyhow::Result<Guard> {
+    match SqliteStore::guard_of(queue) {
+        Err(queue::Error::InUse(_)) => {
+            bail!(
+                "a server uses ./{FOLDER}, maybe another demo: stop it, or start this one elsewhere"
+            )
+        }
+        taken => Ok(taken?),
+    }
 }
 
 async fn tour(server: &str) -> anyhow::Result<()> {

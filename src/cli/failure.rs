@@ -79,8 +79,17 @@ fn reason(status: &Status) -> String {
 }
 
 fn rpc_exit_code(status: &Status) -> u8 {
+    let may_retry = status.get_details_retry_info().is_some();
     match (status.code(), reason(status).as_str()) {
-        (Code::FailedPrecondition, "EXPORT_FAILED" | "EXPORT_CANCELLED") => 1,
+        (
+            Code::FailedPrecondition,
+            "NOT_READY" | "RESULT_EXPIRED" | "EXPORT_ENDED" | "EXPORT_NOT_ENDED" | "NOT_ROWS"
+            | "NOT_A_FILE" | "RESUME_UNAVAILABLE",
+        ) => 6,
+        (Code::FailedPrecondition, "TOO_LARGE_FOR_INLINE") => 2,
+        // The export itself: what its query, its columns or its size came to.
+        (Code::FailedPrecondition, _) | (Code::Cancelled, "CANCELLED") => 1,
+        (Code::ResourceExhausted, _) if !may_retry => 1,
         (
             Code::InvalidArgument | Code::AlreadyExists | Code::OutOfRange | Code::Unimplemented,
             _,
@@ -95,7 +104,6 @@ fn rpc_exit_code(status: &Status) -> u8 {
             _,
         ) => 4,
         (Code::PermissionDenied | Code::Unauthenticated, _) => 5,
-        (Code::FailedPrecondition, _) => 6,
         (Code::DataLoss, _) => 8,
         _ => 9,
     }
@@ -190,9 +198,6 @@ fn ended_text(export: &pb::Export, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "error: export {id} failed: {reason}: {message}")?;
     for (key, value) in &error.metadata {
         write!(f, "\n  {} = {}", printable(key), printable(value))?;
-    }
-    if let Some(progress) = &export.progress {
-        write!(f, "\n  rows read before it failed: {}", progress.rows_read)?;
     }
     if error.retryable {
         write!(f, "\nnext: the cause may pass; submit the export again")?;

@@ -176,7 +176,7 @@ impl Reader<'_> {
         let written = match self.format {
             RowFormat::Json => Ok(()),
             RowFormat::Arrow => self.out.write_all(&header.arrow_schema),
-            RowFormat::Csv => csv_line(self.out, names),
+            RowFormat::Csv => csv_line(self.out, names.map(Some)),
             RowFormat::Table => {
                 self.widths = None;
                 let names: Vec<_> = names.map(str::to_owned).collect();
@@ -238,12 +238,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn value_lines(&mut self, rows: Vec<Vec<String>>) -> std::io::Result<()> {
+    fn value_lines(&mut self, rows: Vec<Vec<Option<String>>>) -> std::io::Result<()> {
         if self.format == RowFormat::Table {
-            return self.table_lines(rows);
+            let shown = |row: Vec<Option<String>>| row.into_iter().map(Option::unwrap_or_default);
+            return self.table_lines(rows.into_iter().map(|row| shown(row).collect()).collect());
         }
         for row in &rows {
-            csv_line(self.out, row.iter().map(String::as_str))?;
+            csv_line(self.out, row.iter().map(Option::as_deref))?;
         }
         Ok(())
     }
@@ -295,11 +296,11 @@ impl Reader<'_> {
     }
 }
 
-/// NULL is nothing; what is no text is written as JSON.
-fn cell(value: &prost_types::Value) -> String {
+/// `None` for NULL; what is no text is written as JSON.
+fn cell(value: &prost_types::Value) -> Option<String> {
     match json::value(value) {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
     }
 }

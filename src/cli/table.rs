@@ -27,22 +27,29 @@ pub fn print(
 }
 
 fn print_csv(table: &Table, out: &mut (dyn Write + Send)) -> io::Result<()> {
-    csv_line(out, table.header.iter().copied())?;
+    csv_line(out, table.header.iter().copied().map(Some))?;
     for row in &table.rows {
-        csv_line(out, row.iter().map(String::as_str))?;
+        // What is not there has no text.
+        csv_line(
+            out,
+            row.iter()
+                .map(|cell| Some(cell.as_str()).filter(|cell| !cell.is_empty())),
+        )?;
     }
     Ok(())
 }
 
+/// As the server's csv has it: nothing for what is not there, `""` for an empty text.
 pub fn csv_line<'a>(
     out: &mut (dyn Write + Send),
-    cells: impl Iterator<Item = &'a str>,
+    cells: impl Iterator<Item = Option<&'a str>>,
 ) -> io::Result<()> {
     for (i, cell) in cells.enumerate() {
         if i > 0 {
             out.write_all(b",")?;
         }
-        if cell.contains(['"', ',', '\n', '\r']) {
+        let Some(cell) = cell else { continue };
+        if cell.is_empty() || cell.contains(['"', ',', '\n', '\r']) {
             write!(out, "\"{}\"", cell.replace('"', "\"\""))?;
         } else {
             out.write_all(cell.as_bytes())?;

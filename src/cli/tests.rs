@@ -196,11 +196,29 @@ async fn every_code_has_an_exit_code_and_a_next_step() {
         (C::NotFound, "SOURCE_NOT_FOUND", 3, "rowgate sources"),
         (C::Unavailable, "SOURCE_UNAVAILABLE", 4, ""),
         (C::DeadlineExceeded, "STATEMENT_TIMEOUT", 4, ""),
-        (C::ResourceExhausted, "NO_PERMIT", 4, ""),
+        (C::ResourceExhausted, "STORAGE_FULL", 1, ""),
+        (C::ResourceExhausted, "ROW_TOO_LARGE", 1, ""),
+        (C::Cancelled, "CANCELLED", 1, ""),
+        (C::Cancelled, "CLIENT_GONE", 4, ""),
         (C::PermissionDenied, "SQL_NOT_ALLOWED", 5, "rowgate sources"),
         (C::Unauthenticated, "NO_CREDENTIALS", 5, ""),
         (C::FailedPrecondition, "NOT_READY", 6, "rowgate watch"),
+        (C::FailedPrecondition, "RESULT_EXPIRED", 6, "submit"),
+        (C::FailedPrecondition, "EXPORT_ENDED", 6, ""),
+        (C::FailedPrecondition, "EXPORT_NOT_ENDED", 6, ""),
+        (C::FailedPrecondition, "NOT_ROWS", 6, "rowgate download"),
+        (C::FailedPrecondition, "NOT_A_FILE", 6, "rowgate stream"),
+        (C::FailedPrecondition, "RESUME_UNAVAILABLE", 6, ""),
+        (
+            C::FailedPrecondition,
+            "TOO_LARGE_FOR_INLINE",
+            2,
+            "--execution",
+        ),
         (C::FailedPrecondition, "EXPORT_FAILED", 1, "rowgate status"),
+        (C::FailedPrecondition, "EXPORT_CANCELLED", 1, ""),
+        (C::FailedPrecondition, "EXPRESSION_FAILED", 1, ""),
+        (C::FailedPrecondition, "QUERY_FAILED", 1, ""),
         (C::DataLoss, "DAMAGED", 8, "submit"),
         (C::Internal, "INTERNAL", 9, "log"),
     ] {
@@ -225,6 +243,15 @@ async fn an_error_names_fields_and_when_to_retry() {
         field: "spec.columns[1].name".to_owned(),
         description: "is \u{1b}[31mtwice".to_owned(),
     }];
+    let full = export::Failure::new(export::Code::ResourceExhausted, "NO_PERMIT", "full");
+    let script = Script {
+        status: Some(Err(status::from_failure(
+            full.retry_after(Duration::from_secs(2)),
+        ))),
+        ..Default::default()
+    };
+    let done = rowgate(script, &["status", ID]).await;
+    assert_eq!(done.exit_code(), 4);
     let failure = export::Failure::invalid_fields(violations).retry_after(Duration::from_secs(5));
     let script = Script {
         status: Some(Err(status::from_failure(failure))),
@@ -444,6 +471,24 @@ async fn a_live_stream_that_breaks_is_not_started_again() {
 }
 
 #[tokio::test]
+async fn a_live_stream_that_fails_or_is_cancelled_ends_as_its_export_does() {
+    use export::Code as C;
+    for (code, reason, exit) in [
+        (C::FailedPrecondition, "QUERY_FAILED", 1),
+        (C::Cancelled, "CANCELLED", 1),
+        (C::DeadlineExceeded, "STATEMENT_TIMEOUT", 4),
+    ] {
+        let script = Script {
+            streams: vec![vec![header(0), lines(0, "{}"), Err(failed(code, reason))]].into(),
+            ..Default::default()
+        };
+        let args = ["stream", "--source", "shop", "--table", "t"];
+        let done = rowgate(script, &args).await;
+        assert_eq!(done.exit_code(), exit, "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn values_are_printed_as_csv() {
     let text = |text: &str| Value {
         kind: Some(Kind::StringValue(text.to_owned())),
@@ -457,22 +502,23 @@ async fn values_are_printed_as_csv() {
         for row in [
             row(vec![text("1"), text("a\"b")]),
             row(vec![text("2"), null]),
+            row(vec![text("3"), text("")]),
         ] {
             prost::encoding::message::encode(1, &row, &mut wire);
         }
         wire
     }));
     let batch = event(Event::Batch(pb::RowBatch {
-        row_count: 2,
+        row_count: 3,
         rows: Some(Rows::Values(rows)),
         ..Default::default()
     }));
     let script = Script {
-        streams: vec![vec![header(0), batch, footer(2)]].into(),
+        streams: vec![vec![header(0), batch, footer(3)]].into(),
         ..Default::default()
     };
     let done = rowgate(script, &["stream", ID, "-o", "csv"]).await;
-    assert_eq!(done.text(), "id,name\n1,\"a\"\"b\"\n2,\n");
+    assert_eq!(done.text(), "id,name\n1,\"a\"\"b\"\n2,\n3,\"\"\n");
 }
 
 #[tokio::test]

@@ -98,6 +98,11 @@ impl SqliteStore {
         Guard::of_file(&self.path)
     }
 
+    /// The same for a file that need not be opened, nor be there.
+    pub fn guard_of(path: &Path) -> Result<Guard> {
+        Guard::of_file(path)
+    }
+
     /// Waits for running transactions and closes the file; later calls fail.
     pub async fn close(&self) {
         self.readers.close().await;

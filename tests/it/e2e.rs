@@ -4,6 +4,7 @@ mod admission;
 mod bad_input;
 mod damage;
 mod deadlines;
+mod demo;
 mod disk;
 mod exports;
 mod fleet;
