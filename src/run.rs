@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use crate::{
     export::{ExportId, Failure, ResultInfo, ResultKind},
     lease::{LeaseOptions, LeaseStore, Trust},
@@ -142,7 +144,8 @@ impl Runner {
     ) -> ResultInfo {
         let ttl = plan.spec.ttl.unwrap_or(self.result_ttl);
         let expires_at = (kind != ResultKind::Live)
-            .then(|| completed.read_ended_at.saturating_add(ttl).ok())
+            // It counts from the export's end: writing may go on for long behind the last row.
+            .then(|| Timestamp::now().saturating_add(ttl).ok())
             .flatten();
         ResultInfo {
             kind,

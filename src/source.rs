@@ -193,8 +193,17 @@ impl Error {
                 }
                 failure
             }
-            Self::Query { sqlstate, .. } => {
-                let mut failure = Failure::new(Code::FailedPrecondition, "QUERY_FAILED", message);
+            Self::Query {
+                sqlstate,
+                retryable,
+                ..
+            } => {
+                let mut failure = match retryable {
+                    // Busy, or in another's way: of a call, the same one may do a moment later.
+                    true => Failure::new(Code::Unavailable, "QUERY_FAILED", message)
+                        .retry_after(Duration::from_secs(5)),
+                    false => Failure::new(Code::FailedPrecondition, "QUERY_FAILED", message),
+                };
                 if let Some(state) = sqlstate {
                     failure = failure.metadata("sqlstate", state);
                 }
@@ -381,4 +390,38 @@ pub fn read_on_this_thread(
             operator: format!("no runtime for the read: {error}"),
         })?;
     runtime.block_on(source.read(query, options, out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_worth_another_attempt_tells_a_caller_when() {
+        let query = |retryable| Error::Query {
+            sqlstate: Some("40001".to_owned()),
+            message: "could not serialize access".to_owned(),
+            retryable,
+        };
+        let timeout = Error::StatementTimeout {
+            limit: Duration::from_secs(1),
+        };
+        for (error, code, retries) in [
+            (query(true), Code::Unavailable, true),
+            (query(false), Code::FailedPrecondition, false),
+            (timeout, Code::DeadlineExceeded, false),
+            (
+                Error::Unavailable {
+                    operator: String::new(),
+                },
+                Code::Unavailable,
+                true,
+            ),
+        ] {
+            let failure = error.into_failure();
+            assert_eq!(failure.code, code, "{failure}");
+            assert_eq!(failure.retryable, retries, "{failure}");
+            assert_eq!(failure.retry_after.is_some(), retries, "{failure}");
+        }
+    }
 }

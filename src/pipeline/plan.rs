@@ -15,7 +15,10 @@ use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    export::{Code, ExportId, ExportSpec, Failure, Fence, Field, Format, ReadFrom, RowEncoding},
+    export::{
+        Code, Column, ExportId, ExportSpec, Failure, Fence, Field, Format, ReadFrom, RowEncoding,
+        Violation,
+    },
     format::{
         self, EncodeOptions, Encoder, Render,
         rows::{RowOptions, RowRender},
@@ -170,8 +173,19 @@ impl Plan {
                 path: "spec.",
             },
         )
-        .map_err(transform::Error::into_failure)?;
-        Ok(fixed.then(asked))
+        .map_err(transform::Error::into_failure);
+        let mut changed = match &self.resolved.fixed {
+            None => Vec::new(),
+            Some(of) => changed_columns(&of.columns, &self.spec.columns),
+        };
+        match asked {
+            Ok(asked) if changed.is_empty() => Ok(fixed.then(asked)),
+            Err(failure) if changed.is_empty() => Err(failure),
+            asked => {
+                changed.extend(asked.err().into_iter().flat_map(|other| other.violations));
+                Err(Failure::invalid_fields(changed))
+            }
+        }
     }
 
     /// The encoder of the file, or of the spool when no format was asked for.
@@ -359,6 +373,26 @@ fn with_extension(name: &str, extension: &str, format: Option<&Format>) -> Strin
     } else {
         format!("{name}{extension}")
     }
+}
+
+/// Columns that a definition fixes can be left out and reordered, not made into something else under the same name.
+fn changed_columns(fixed: &[Column], asked: &[Column]) -> Vec<Violation> {
+    let asked = asked.iter().enumerate();
+    let changed = asked.filter(|(_, column)| {
+        let is_changed = column.expression.is_some()
+            || column.header.is_some()
+            || column.number_format.is_some()
+            || column.width.is_some();
+        is_changed && fixed.iter().any(|fixed| fixed.name == column.name)
+    });
+    changed
+        .map(|(index, _)| Violation {
+            field: format!("spec.columns[{index}]"),
+            description:
+                "the definition fixes this column: give its name alone, or choose another name"
+                    .to_owned(),
+        })
+        .collect()
 }
 
 /// What a definition fixes is the operator's: a caller learns that it is broken, not how.

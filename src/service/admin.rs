@@ -56,10 +56,7 @@ impl LiveLimits {
     }
 
     fn apply(&self, overrides: &LimitOverrides) {
-        let mut limits = self.configured.overridden(overrides);
-        if limits.transform_workers == 0 {
-            limits.transform_workers = self.configured.transform_workers;
-        }
+        let limits = self.configured.overridden(overrides);
         self.sizes.apply(&limits);
         self.slots.resize(&limits);
         *self

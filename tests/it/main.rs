@@ -7,6 +7,7 @@
 )]
 
 mod conformance;
+mod contract;
 mod e2e;
 mod formats;
 mod harness;

@@ -9,6 +9,9 @@ use crate::{
     rpc::status::VIOLATIONS_MAX,
 };
 
+/// 0001-01-01T00:00:00Z, before which google.protobuf.Timestamp has no moments; jiff has.
+const YEAR_1: i64 = -62_135_596_800;
+
 /// The violations found so far; those past [`VIOLATIONS_MAX`] are dropped.
 #[derive(Debug, Default)]
 pub struct Check {
@@ -155,7 +158,7 @@ impl Check {
     ) -> Option<Timestamp> {
         let timestamp = timestamp?;
         // Protobuf counts nanoseconds forward, also before 1970.
-        let valid = (0..1_000_000_000).contains(&timestamp.nanos);
+        let valid = (0..1_000_000_000).contains(&timestamp.nanos) && timestamp.seconds >= YEAR_1;
         let moment = valid
             .then(|| i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos))
             .and_then(|nanoseconds| Timestamp::from_nanosecond(nanoseconds).ok());

@@ -164,6 +164,23 @@ fn a_page_token_goes_on_where_the_page_ended() {
 }
 
 #[test]
+fn moments_are_from_year_1_to_year_9999() {
+    let after = |seconds, nanos| {
+        let request = pb::ListExportsRequest {
+            created_after: Some(prost_types::Timestamp { seconds, nanos }),
+            ..Default::default()
+        };
+        list_from_proto(request, TenantId::default(), &tokens())
+    };
+    let (first, last) = (-62_135_596_800, 253_402_207_200 - 1);
+    for seconds in [first, 0, last] {
+        assert!(after(seconds, 0).unwrap().created_after.is_some());
+    }
+    refused(after(first - 1, 999_999_999), &["created_after"]);
+    refused(after(253_402_300_800, 0), &["created_after"]);
+}
+
+#[test]
 fn a_download_counts_from_zero() {
     let download = |offset, limit| {
         download_from_proto(pb::DownloadResultRequest {

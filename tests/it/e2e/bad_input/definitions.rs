@@ -3,7 +3,7 @@
 use rowgate::rpc::pb;
 
 use super::{
-    refusal::bad_field,
+    refusal::{bad_field, bad_fields},
     shop::{Shop, column, definition},
 };
 
@@ -66,10 +66,11 @@ async fn a_callers_filter_sees_masked_values_and_no_more_rows() {
                 assert_eq!(rows, found, "{kind}: {filter}");
             }
         }
-        // A column of the same name, computed, is made of masked values.
+        // What is computed of a column is made of masked values.
         let mut spec = definition("masked");
-        spec.columns = vec![column("name", "upper(name)"), column("n", "length(name)")];
+        spec.columns = vec![column("up", "upper(name)"), column("n", "length(name)")];
         let text = csv(&mut shop, spec).await;
+        assert!(text.starts_with("up,n\nC"), "{kind}: {text}");
         assert!(!text.contains("CUSTOMER"), "{kind}: {text}");
         // An expression that fails tells no value.
         let mut spec = definition("masked");
@@ -82,6 +83,34 @@ async fn a_callers_filter_sees_masked_values_and_no_more_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fixed_columns_can_be_left_out_and_reordered_not_changed() {
+    let mut shop = Shop::sqlite().await;
+    let mut spec = definition("masked");
+    spec.columns = vec![column("amount", ""), column("name", "")];
+    let text = csv(&mut shop, spec).await;
+    assert!(text.starts_with("amount,name\n1,c"), "{text}");
+    let changed = |change: fn(&mut pb::Column)| {
+        let mut spec = definition("masked");
+        spec.columns = vec![column("id", ""), column("name", "")];
+        change(&mut spec.columns[1]);
+        spec
+    };
+    for spec in [
+        changed(|column| column.expression = "upper(name)".to_owned()),
+        changed(|column| column.header = "Name".to_owned()),
+        changed(|column| column.number_format = "0.00".to_owned()),
+        changed(|column| column.width = 12.0),
+    ] {
+        bad_field(shop.submit(spec).await, "spec.columns[1]");
+    }
+    // All that is wrong at once.
+    let mut spec = changed(|column| column.header = "Name".to_owned());
+    spec.columns.push(column("nosuch", ""));
+    let fields = ["spec.columns[1]", "spec.columns[2].name"];
+    bad_fields(shop.submit(spec).await, &fields);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sample_is_masked_and_the_listing_shows_no_sql() {
     let mut shop = Shop::sqlite().await;
     let request = pb::SubmitExportRequest {
@@ -90,8 +119,11 @@ async fn a_sample_is_masked_and_the_listing_shows_no_sql() {
         ..Default::default()
     };
     let answer = shop.rowgate.exports.submit_export(request).await.unwrap();
-    let told = format!("{:?}", answer.into_inner());
-    assert!(told.contains("1") && !told.contains("customer"), "{told}");
+    let answer = answer.into_inner();
+    assert_eq!(answer.plan.as_ref().unwrap().sample.len(), 10);
+    let told = format!("{answer:?}");
+    assert!(told.contains("c********1"), "{told}");
+    assert!(!told.contains("customer"), "{told}");
     let sources = shop
         .rowgate
         .exports
