@@ -11,7 +11,8 @@
 //!    - [`format`](mod@format): batches become the bytes of a file, of a row stream's messages, or of a spool;
 //!    - [`storage`]: results, visible only when complete.
 //! 3. [`queue`]: which exports exist, in which state, and who owns them. SQLite or PostgreSQL behind one trait.
-//! 4. [`lease`]: how long an owner may believe that a job is its own.
+//! 4. [`lease`]: whether an owner is alive, and how long it may believe that a job is its own; locks and rates for the whole
+//!    cluster. In process or in Redis behind one trait.
 //! 5. [`run`]: one owned job from its first row to its end in the job store. Used by the next two, which never meet.
 //! 6. [`worker`]: takes jobs from the queue; puts back those of dead owners; removes what has been kept long enough.
 //! 7. [`service`]: the use cases. Submit, wait, stream, download, cancel, and the limits.

@@ -15,7 +15,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use rand::RngExt;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
 
 /// Lines that one tick looks at.
 const TICK_LINES: usize = 100;
+const ASK_AT_ONCE: usize = 256;
 /// Locks that are given back at once, each with a command of its own.
 const GIVE_BACK_AT_ONCE: usize = 32;
 /// Places are written anew this often, in case the store lost some without losing all.
@@ -38,6 +39,8 @@ pub(super) struct Keeper {
     member: String,
     numbers: AtomicU64,
     book: Mutex<Book>,
+    /// Asks for locks that are under way: more would only wait within their time-outs.
+    pub asking: Semaphore,
     /// There is something for the task that talks to the store.
     work: Notify,
     /// A deadline is earlier than the other task expects.
@@ -84,6 +87,7 @@ impl Keeper {
             options,
             numbers: AtomicU64::new(0),
             book: Mutex::default(),
+            asking: Semaphore::new(ASK_AT_ONCE),
             work: Notify::new(),
             sooner: Notify::new(),
         }

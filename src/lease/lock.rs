@@ -83,7 +83,7 @@ pub enum Wait {
 pub struct Token(Arc<str>);
 
 impl Token {
-    pub(super) fn new(member: &str, number: u64) -> Self {
+    pub fn new(member: &str, number: u64) -> Self {
         Self(format!("{member}:{number}").into())
     }
 
@@ -298,6 +298,8 @@ impl Attempt {
     pub async fn take(&mut self, order: Order) -> Result<Taken> {
         let keeper = &self.handle.keeper;
         let ttl = self.length.ttl();
+        // Never closed.
+        let _permit = keeper.asking.acquire().await;
         let sent_at = Instant::now();
         self.has_trace = true;
         let turn = keeper

@@ -12,13 +12,14 @@ mod news;
 mod scripts;
 
 use std::{
+    fmt,
     num::NonZero,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use ::redis::{Client, Pipeline, TlsCertificates};
+use ::redis::{Client, IntoConnectionInfo, Pipeline, TlsCertificates, io::tcp::TcpSettings};
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{broadcast, watch};
@@ -133,21 +134,38 @@ impl RedisStore {
 async fn client(options: &RedisOptions) -> Result<Client> {
     let url = options.url.expose_secret();
     let refused = |error: ::redis::RedisError| Error::Refused(error.to_string());
+    let info = url
+        .into_connection_info()
+        .map_err(refused)?
+        // Many small commands share the connection: none waits for the answer to the one before.
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
     if !url.starts_with("rediss://") {
-        return Client::open(url).map_err(refused);
+        return Client::open(info).map_err(refused);
     }
     // Whatever other crates bring along: TLS here is ring's. It fails only if the process has chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut certificates = TlsCertificates {
-        client_tls: None,
-        root_cert: None,
+    let root_cert = match &options.ca_file {
+        Some(path) => Some(certificates(path).await?),
+        None => None,
     };
-    if let Some(path) = &options.ca_file {
-        let read = tokio::fs::read(path).await;
-        certificates.root_cert =
-            Some(read.map_err(|error| Error::Refused(format!("{}: {error}", path.display())))?);
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert,
+    };
+    Client::build_with_tls(info, certificates).map_err(refused)
+}
+
+async fn certificates(path: &Path) -> Result<Vec<u8>> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    let refused = |why: &dyn fmt::Display| Error::Refused(format!("{}: {why}", path.display()));
+    let text = tokio::fs::read(path)
+        .await
+        .map_err(|error| refused(&error))?;
+    if text.windows(BEGIN.len()).any(|window| window == BEGIN) {
+        Ok(text)
+    } else {
+        Err(refused(&"there is no certificate (PEM) in it"))
     }
-    Client::build_with_tls(url, certificates).map_err(refused)
 }
 
 /// Keeps account of whether Redis answers while nobody has anything to ask.

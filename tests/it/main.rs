@@ -11,6 +11,7 @@ mod contract;
 mod e2e;
 mod formats;
 mod harness;
+mod leases;
 mod promises;
 mod queue_postgres;
 mod queue_scale;

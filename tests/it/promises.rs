@@ -1,15 +1,22 @@
-//! What is promised in seconds: a query that nobody wants any more is gone within one.
+//! What is promised in seconds: a query that nobody wants any more is gone within one, and so is a dead waiter.
 //!
 //! These tests run alone, after all others (`.config/nextest.toml`), and take the best of three tries. Every other test
 //! waits longer for the same things: it shows that they happen, on any machine.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use rowgate::rpc::pb::State;
+use rowgate::{
+    lease::{LineOptions, LockStore, Locks, Mode, Order, Turn},
+    rpc::pb::State,
+};
 use sqlx::Row;
 
 use crate::{
     e2e::rig::{self, PATIENCE, Source, as_csv, cancel, gated, queue, service, sql, status, until},
+    leases::rig::{Backend, LONG, Puppet, Rig, Spy, held, lock_options, next_in_line, soon},
     support::{mariadb, reading::SILENT_SQLITE, rowgate::Rowgate, wait_until},
 };
 
@@ -93,4 +100,32 @@ async fn a_query_of_sqlite_is_gone_within_a_second() {
         time_to_stop(&rowgate, &id, is_over).await
     })
     .await;
+}
+
+async fn time_to_skip_the_dead(rig: &Rig) -> Duration {
+    let line = LineOptions::default();
+    let holder = Puppet::new(&rig.store, "a", line);
+    assert_eq!(holder.take(Order::Apart, LONG).await, Turn::Held);
+    let (spy, mut turns) = Spy::on(&rig.store);
+    let locks = Locks::new(spy as Arc<dyn LockStore>, lock_options(line));
+    let dead = Puppet::new(&rig.another().await, "a", line);
+    dead.stand_in_line().await;
+    let next = tokio::spawn(async move { held(&locks, "a", Mode::Fair).await });
+    next_in_line(&mut turns).await;
+    // It is taken for alive still, and handed the lock.
+    dead.tick().await;
+    let began = Instant::now();
+    assert!(holder.give_back().await);
+    let next = soon("the one behind the dead", next).await.unwrap();
+    let time = began.elapsed();
+    next.release().await.unwrap();
+    time
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_waiter_is_skipped_within_a_second() {
+    for backend in [Backend::Local, Backend::Redis] {
+        let rig = Rig::new(backend).await;
+        at_best_within_a_second(async || time_to_skip_the_dead(&rig).await).await;
+    }
 }

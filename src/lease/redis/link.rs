@@ -6,6 +6,7 @@
 //! time-out drops the connection, too: behind a broken path it would stay silent for minutes.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -98,27 +99,33 @@ impl Link {
         let mut last = Error::TimedOut(timeout);
         loop {
             let (number, connecting) = self.connection();
-            let attempt = async { send(connecting.await?, &request).await };
-            let error = match timeout_at(deadline, attempt).await {
+            let attempt = async {
+                match connecting.await {
+                    Ok(connection) => send(connection, &request).await.map_err(Verdict::of),
+                    Err(error) => Err(Verdict::of_connect(error)),
+                }
+            };
+            let verdict = match timeout_at(deadline, attempt).await {
                 Ok(Ok(value)) => {
                     self.health.answered();
                     return Ok(value);
                 }
-                Ok(Err(error)) => error,
+                Ok(Err(verdict)) => verdict,
                 Err(_) => {
-                    self.drop_connection(number);
-                    self.health.broke(&last);
+                    // A shorter one says little about Redis; the next probe has the full time.
+                    if timeout >= self.command_timeout {
+                        self.drop_connection(number);
+                        self.health.broke(&last);
+                    }
                     return Err(last);
                 }
             };
-            let verdict = Verdict::of(&error);
             if verdict.connection_is_bad {
                 self.drop_connection(number);
             }
-            if !verdict.is_silence {
-                return Err(verdict.error);
+            if verdict.is_silence {
+                self.health.broke(&verdict.error);
             }
-            self.health.broke(&verdict.error);
             if !verdict.error.retryable() {
                 return Err(verdict.error);
             }
@@ -181,23 +188,38 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn of(error: &RedisError) -> Self {
+    fn of(error: RedisError) -> Self {
         let text = error.to_string();
         let code = error.code().unwrap_or_default();
         match error.kind() {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => Self::refused(text),
+            // This command alone.
+            _ if code == "NOPERM" => Self::answered(Error::Refused(text)),
             _ if is_refusal(code) => Self::refused(text),
             // A certificate that is not trusted, or a server that speaks no TLS.
-            ErrorKind::Io if is_bad_tls(error) => Self::refused(text),
+            ErrorKind::Io if is_bad_tls(&error) => Self::refused(text),
             ErrorKind::Io | ErrorKind::Parse => Self::unavailable(text, true),
             // In Redis 6, what a script ran into stands behind ERR.
             _ if code == "READONLY" || text.contains("READONLY") => Self::unavailable(text, true),
             _ if is_temporary(code) => Self::unavailable(text, false),
-            _ => Self {
-                error: Error::Broken(text),
-                connection_is_bad: false,
-                is_silence: false,
-            },
+            _ => Self::answered(Error::Broken(text)),
+        }
+    }
+
+    /// Without a connection nothing can be asked, whatever the reason, and the next try needs a new one.
+    fn of_connect(error: RedisError) -> Self {
+        Self {
+            connection_is_bad: true,
+            is_silence: true,
+            ..Self::of(error)
+        }
+    }
+
+    fn answered(error: Error) -> Self {
+        Self {
+            error,
+            connection_is_bad: false,
+            is_silence: false,
         }
     }
 
@@ -219,7 +241,7 @@ impl Verdict {
 }
 
 fn is_refusal(code: &str) -> bool {
-    ["NOAUTH", "WRONGPASS", "NOPERM", "DENIED"].contains(&code)
+    ["NOAUTH", "WRONGPASS", "DENIED"].contains(&code)
 }
 
 /// Loading, out of memory, unable to save, busy with a script, cut off from its master. NOSCRIPT is left when scripts
@@ -239,15 +261,12 @@ fn is_temporary(code: &str) -> bool {
     .contains(&code)
 }
 
+/// TLS says so by this kind. redis wraps what it was told twice.
 fn is_bad_tls(error: &RedisError) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::InvalidData;
-        }
-        source = inner.source();
-    }
-    false
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>())
+        .and_then(|inner| inner.downcast_ref::<io::Error>())
+        .is_some_and(|io| io.kind() == io::ErrorKind::InvalidData)
 }
 
 #[cfg(test)]
@@ -256,44 +275,52 @@ mod tests {
 
     fn server_error(line: &str) -> RedisError {
         ::redis::parse_redis_value(line.as_bytes())
-            .and_then(|value| value.extract_error())
+            .and_then(Value::extract_error)
             .unwrap_err()
+    }
+
+    fn verdicts<const N: usize>(lines: [&str; N]) -> [Verdict; N] {
+        lines.map(|line| Verdict::of(server_error(line)))
+    }
+
+    #[test]
+    fn a_connect_that_failed_is_never_used_again() {
+        let verdict = Verdict::of_connect(server_error("-LOADING Redis is loading\r\n"));
+        assert!(verdict.error.retryable() && verdict.connection_is_bad);
     }
 
     #[test]
     fn answers_are_told_from_silence() {
-        for (line, retryable, is_silence, connection_is_bad) in [
-            (
-                "-LOADING Redis is loading the dataset\r\n",
-                true,
-                true,
-                false,
-            ),
-            ("-READONLY You can't write\r\n", true, true, true),
-            (
-                "-ERR Error running script: @user_script:3: -READONLY You can't write\r\n",
-                true,
-                true,
-                true,
-            ),
-            ("-BUSY Redis is busy\r\n", true, true, false),
-            ("-NOAUTH Authentication required.\r\n", false, true, true),
-            (
-                "-NOPERM this user has no permissions\r\n",
-                false,
-                true,
-                true,
-            ),
-            ("-WRONGTYPE Operation\r\n", false, false, false),
-            ("-ERR unknown command\r\n", false, false, false),
-        ] {
-            let verdict = Verdict::of(&server_error(line));
-            assert_eq!(verdict.error.retryable(), retryable, "{line}");
-            assert_eq!(verdict.is_silence, is_silence, "{line}");
-            assert_eq!(verdict.connection_is_bad, connection_is_bad, "{line}");
+        for verdict in verdicts([
+            "-LOADING Redis is loading the dataset\r\n",
+            "-BUSY Redis is busy\r\n",
+        ]) {
+            assert!(verdict.error.retryable() && verdict.is_silence);
+            assert!(!verdict.connection_is_bad);
         }
-        let dropped = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        assert!(Verdict::of(&dropped).connection_is_bad);
-        assert!(Verdict::of(&dropped).error.retryable());
+        for verdict in verdicts([
+            "-READONLY You can't write\r\n",
+            "-ERR Error running script: @user_script:3: -READONLY You can't write\r\n",
+        ]) {
+            assert!(verdict.error.retryable() && verdict.is_silence);
+            assert!(verdict.connection_is_bad);
+        }
+        for verdict in verdicts(["-NOAUTH Authentication required.\r\n"]) {
+            assert!(matches!(verdict.error, Error::Refused(_)));
+            assert!(verdict.is_silence && verdict.connection_is_bad);
+        }
+        for verdict in verdicts([
+            "-NOPERM this user has no permissions\r\n",
+            "-WRONGTYPE Operation\r\n",
+            "-ERR unknown command\r\n",
+        ]) {
+            assert!(!verdict.error.retryable());
+            assert!(!verdict.is_silence && !verdict.connection_is_bad);
+        }
+        let io = |kind| Verdict::of(RedisError::from(io::Error::from(kind)));
+        let dropped = io(io::ErrorKind::BrokenPipe);
+        assert!(dropped.connection_is_bad && dropped.error.retryable());
+        let bad_certificate = io(io::ErrorKind::InvalidData);
+        assert!(bad_certificate.connection_is_bad && !bad_certificate.error.retryable());
     }
 }
