@@ -165,7 +165,7 @@ pub fn main(cli: Cli) -> u8 {
 
 /// Batches of one size come and go between threads, for hours. glibc's defaults (eight heaps for each core, a threshold
 /// for mappings of their own that rises with what was freed) let the process grow by what lies between them:
-/// `benches/memory` shows 1.04 to 1.25 times the peak at ten times the rows with them, and at most 1.09 with these. Must
+/// `benches/memory` showed up to 1.25 times the peak at ten times the rows with them, and about 1.1 with these. Must
 /// be called before the first thread starts.
 fn keep_memory_flat() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
